@@ -1,0 +1,20 @@
+"""Data: corpora, tokenizers, token streams, rows, batches."""
+
+from gpt2jax.data.prefetch import prefetch
+from gpt2jax.data.preparing import Prepared, prepare
+from gpt2jax.data.rows import Rows, evaluation_batches, train_batch
+from gpt2jax.data.tokenizers import Tokenizer, make_tokenizer, vocab_size_of
+from gpt2jax.data.tokens import Tokens
+
+__all__ = [
+    'Prepared',
+    'Rows',
+    'Tokenizer',
+    'Tokens',
+    'evaluation_batches',
+    'make_tokenizer',
+    'prefetch',
+    'prepare',
+    'train_batch',
+    'vocab_size_of',
+]

@@ -1,0 +1,157 @@
+"""A corpus: documents by split, stored through TFDS as array_record, without TensorFlow.
+
+A corpus of the project is a name, a fingerprint of its contents, and a function from a split to an iterator
+of documents. One TFDS builder stores them all; the fingerprint is part of the builder's config, so changed
+contents give another folder and nothing stale is ever read.
+"""
+
+import contextlib
+import dataclasses
+import io
+import shutil
+from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from gpt2jax.errors import UserError
+
+SPLITS = ('train', 'validation', 'test')
+PERIOD = 20  # one part in twenty is for validation and one for test
+
+
+def split_of(number: int) -> str:
+    """The split of a block's running number, or of a document's hash: 18, 1 and 1 parts of twenty.
+
+    The middle of a period is for validation and its end for test, so both lie between blocks of training
+    text.
+    """
+    place = number % PERIOD
+    return {PERIOD // 2: 'validation', PERIOD - 1: 'test'}.get(place, 'train')
+
+
+@dataclasses.dataclass(frozen=True)
+class Corpus:
+    """Documents by split.
+
+    Attributes:
+      name: names the corpus in folders: letters, digits and underscores.
+      fingerprint: hexadecimal digest of the contents and of the code that cleans them.
+      documents: a split's documents, streamed. Called once a split.
+      origin: where the text comes from, for messages.
+    """
+
+    name: str
+    fingerprint: str
+    documents: Callable[[str], Iterator[str]]
+    origin: str
+
+    def sources(self, directory: Path) -> dict[str, 'Documents']:
+        """Builds the TFDS dataset under `directory`/corpora unless it is there, and opens its splits."""
+        with quiet():
+            builder = _builder(self, directory / 'corpora')
+        home = Path(builder.data_dir)
+        if not home.exists():
+            for leftover in home.parent.glob('*incomplete*'):  # of a build that was killed
+                shutil.rmtree(leftover)
+            with quiet():
+                builder.download_and_prepare()
+        return {
+            split: Documents(builder.as_data_source(split), 'text')
+            for split, info in builder.info.splits.items()
+            if info.num_examples
+        }
+
+
+@contextlib.contextmanager
+def quiet() -> Iterator[None]:
+    """Keeps TFDS from talking over our own progress: its prints, bars and warnings."""
+    import tensorflow_datasets as tfds
+    from absl import logging
+
+    tfds.disable_progress_bar()
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity(logging.ERROR)
+    try:
+        with contextlib.redirect_stdout(io.StringIO()):
+            yield
+    finally:
+        logging.set_verbosity(verbosity)
+
+
+class Documents(Sequence):
+    """A random-access view of one text feature of a TFDS data source: item i is a str.
+
+    Args:
+      source: a TFDS data source.
+      key: the name of the text feature.
+      indices: which of the source's records, all when None.
+    """
+
+    def __init__(self, source: Any, key: str, indices: np.ndarray | None = None):
+        self.source, self.key = source, key
+        self.indices = np.arange(len(source)) if indices is None else indices
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, index: int) -> str:
+        return clean(self.source[int(self.indices[index])][self.key])
+
+    def __iter__(self) -> Iterator[str]:
+        for start in range(0, len(self), 64):
+            for record in self.source.__getitems__([int(i) for i in self.indices[start : start + 64]]):
+                yield clean(record[self.key])
+
+
+def clean(text: str | bytes) -> str:
+    """Valid Unicode: what is not is replaced by U+FFFD. Everything else, NUL too, stays as it is."""
+    if isinstance(text, bytes):
+        return text.decode('utf-8', 'replace')
+    return text.encode('utf-16', 'surrogatepass').decode('utf-16', 'replace')
+
+
+def package_folder(distribution: str, folder: str, install: str) -> Path:
+    """The folder of text that an installed package ships, found without importing the package.
+
+    Raises:
+      UserError: the package is not installed; names `install`, the command that installs it.
+    """
+    import importlib.metadata
+
+    try:
+        found = Path(str(importlib.metadata.distribution(distribution).locate_file(folder)))
+    except importlib.metadata.PackageNotFoundError as error:
+        raise UserError(
+            f'The text of this corpus comes with {distribution}, missing here: {install}'
+        ) from error
+    if not found.is_dir():
+        raise UserError(
+            f'{distribution} is installed without its text ({found}); install it again: {install}'
+        )
+    return found
+
+
+def _builder(corpus: Corpus, folder: Path) -> Any:
+    """The TFDS builder of a corpus; TFDS takes a second to import, which a prepared run need not pay."""
+    import tensorflow_datasets as tfds
+
+    class Gpt2jax(tfds.core.GeneratorBasedBuilder, skip_registration=True):
+        """Stores documents in the order of a hash; TFDS spills to disk what is more than a gigabyte."""
+
+        VERSION = tfds.core.Version('1.0.0')
+
+        def _info(self) -> Any:
+            features = tfds.features.FeaturesDict({'text': tfds.features.Text()})
+            return tfds.core.DatasetInfo(builder=self, description=corpus.origin, features=features)
+
+        def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
+            return {split: self._generate_examples(split) for split in SPLITS}
+
+        def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, str]]]:
+            for i, text in enumerate(corpus.documents(split)):
+                yield i, {'text': text}
+
+    config = tfds.core.BuilderConfig(name=f'{corpus.name}-{corpus.fingerprint[:16]}')
+    return Gpt2jax(data_dir=folder, config=config, file_format='array_record')

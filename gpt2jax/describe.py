@@ -1,0 +1,108 @@
+"""`launch.py describe`: what a config would run, without data, devices or memory."""
+
+import jax
+import jax.numpy as jnp
+from rich.console import Console
+from rich.table import Table
+
+from gpt2jax.config import flatten
+from gpt2jax.models import make_model
+from gpt2jax.models.cost import count_parameters, parameters_by_module, row_flops
+from gpt2jax.objectives import make_objective
+from gpt2jax.optimizers import make_optimizer
+from gpt2jax.training.state import make_init
+from gpt2jax.training.step import make_loss
+
+
+def print_description(config, defaults, console: Console) -> None:
+    """Prints the config, its parameters by module, and what a step costs. Nothing is allocated or compiled."""
+    model, objective = make_model(config.model), make_objective(config.objective)
+    optimizer = make_optimizer(config.optimizer, config.training.steps)
+    state = jax.eval_shape(make_init(model, optimizer, config.seed))
+    console.print(config_table(config, defaults))
+    console.print(parameter_table(state.params, config.model.num_layers))
+    console.print(cost_table(config, model, objective, state))
+
+
+def config_table(config, defaults) -> Table:
+    """Every key that is not at its default, beside the default."""
+    table = Table(title='config (keys that differ from the defaults)', title_justify='left')
+    for name in ('key', 'value', 'default'):
+        table.add_column(name)
+    default = flatten(defaults)
+    for key, value in flatten(config).items():
+        if value != default[key]:
+            table.add_row(key, repr(value), repr(default[key]))
+    return table
+
+
+def parameter_table(params, num_layers: int) -> Table:
+    """Path, shape and count of each parameter, with the total."""
+    table = Table(title='parameters', title_justify='left', show_footer=True)
+    table.add_column('module', 'total')
+    table.add_column('shape')
+    table.add_column('count', f'{count_parameters(params):,}', justify='right')
+    for name, shape, count in parameters_by_module(params, num_layers):
+        table.add_row(name, shape.replace('[', r'\['), f'{count:,}')
+    return table
+
+
+def cost_table(config, model, objective, state) -> Table:
+    """FLOPs, bytes and tokens of a step and of the run, and the memory of the state and the activations."""
+    length, batch, steps = config.data.length, config.training.batch_size, config.training.steps
+    flops = row_flops(config.model, length, objective.num_predictions(length))
+    full, half = batch * flops.training('full map'), batch * flops.training('causal half')
+    tokens = batch * length
+    parameters, optimizer = (tree_bytes(tree) for tree in (state.params, state.opt_state))
+    activations = activation_bytes(config, model, objective, state.params)
+    rows = [
+        ('tokens a step', f'{tokens:,}', f'{batch} rows of {length}, in {config.training.accumulation} microbatch(es)'),
+        ('tokens of the run', f'{tokens * steps:,}', f'{steps:,} steps'),
+        ('FLOPs a step', f'{full:.4g}', f'matrix products, full attention map ({half:.4g} with the causal half)'),
+        ('FLOPs of the run', f'{full * steps:.4g}', f'full attention map ({half * steps:.4g} with the causal half)'),
+        (
+            'bytes a step',
+            readable(6 * parameters + 2 * optimizer),
+            'parameters read twice and updated, gradients written and read, optimizer state updated',
+        ),
+        ('parameters', readable(parameters), 'float32'),
+        ('gradients', readable(parameters), 'float32'),
+        ('optimizer state', readable(optimizer), config.optimizer.kind),
+        ('activations', readable(activations), 'kept for the backward pass of a microbatch, before XLA fuses'),
+        ('memory, all devices', readable(2 * parameters + optimizer + activations), 'an estimate: the sum of these'),
+        ('checkpoint', readable(parameters + optimizer), f'{config.checkpoint.keep} newest and the best are kept'),
+    ]
+    table = Table(title='cost', title_justify='left', show_header=False)
+    table.add_column('what')
+    table.add_column('value', justify='right')
+    table.add_column('meaning', style='dim')
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def activation_bytes(config, model, objective, params) -> int:
+    """What the forward pass of one microbatch keeps for the backward pass: the residuals that JAX would save."""
+    rows, length = config.training.batch_size // config.training.accumulation, config.data.length
+    shapes = {'tokens': (rows, length + 1), 'segment': (rows, length + 1), 'row': (rows,)}
+    batch = {name: jax.ShapeDtypeStruct(shape, jnp.int32) for name, shape in shapes.items()}
+
+    def residuals(params, batch):
+        loss = make_loss(model, objective, config.loss)
+        return jax.vjp(lambda params: loss(params, batch, jax.random.key(0))[0], params)[1]
+
+    saved = jax.eval_shape(residuals, params, batch)
+    return max(0, tree_bytes(saved) - tree_bytes(params))
+
+
+def tree_bytes(tree) -> int:
+    """Bytes of a tree of arrays or shapes."""
+    return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
+
+
+def readable(count: int) -> str:
+    """1536 -> '1.5 KiB'."""
+    value, units = float(count), ['B', 'KiB', 'MiB', 'GiB', 'TiB']
+    while value >= 1024 and len(units) > 1:
+        value, units = value / 1024, units[1:]
+    return f'{value:.4g} {units[0]}'

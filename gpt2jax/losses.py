@@ -1,0 +1,113 @@
+"""Weighted cross-entropy, without ever holding all logits.
+
+The logits of a batch are its largest array by far (65,536 tokens by 50,304 ids are 12 GiB in float32), so the loss
+walks over chunks of tokens. Each chunk's gradient is made while its logits are at hand, in the forward pass: the
+backward pass only scales it. Nothing is computed twice, and the result is that of the plain loss.
+
+Axes: B batch, L length, D width, C chunks, N tokens of a chunk, P predicted tokens of a row, V vocabulary.
+"""
+
+import functools
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def token_nats(logits_NV: Array, targets_N: Array) -> tuple[Array, Array]:
+    """(-log p(target), log Z) of each token, in nats."""
+    log_z_N = jax.nn.logsumexp(logits_NV, axis=-1)
+    target_N = jnp.take_along_axis(logits_NV, targets_N[:, None], axis=-1)[:, 0]
+    return log_z_N - target_N, log_z_N
+
+
+def cross_entropy(logits_fn, head_params, hidden_BLD, targets_BL, weights_BL, *, chunk_tokens, z_loss, predictions):
+    """Sums over a batch; divide them by the sum of the weights.
+
+    Args:
+      logits_fn: (head_params, hidden_ND) -> logits_NV in float32.
+      chunk_tokens: tokens whose logits exist at once; 0: all.
+      z_loss: weight of log(Z)^2 (Chowdhery et al. 2022, section 5).
+      predictions: how many positions of a row can have a weight. When they are fewer than L, they are gathered
+        first, so that the vocabulary product is made for them alone.
+
+    Returns:
+      (loss, nats): what is to be minimised, and the cross-entropy alone; both weighted sums.
+    """
+    if predictions < weights_BL.shape[1]:
+        _, index_BP = jax.lax.top_k((weights_BL > 0).astype(jnp.float32), predictions)
+        hidden_BLD = jnp.take_along_axis(hidden_BLD, index_BP[..., None], axis=1)
+        targets_BL, weights_BL = (jnp.take_along_axis(a, index_BP, axis=1) for a in (targets_BL, weights_BL))
+    chunks = (split_length(a, chunk_tokens) for a in (hidden_BLD, targets_BL, weights_BL))
+    return _chunked_loss(logits_fn, z_loss, head_params, *chunks)
+
+
+def split_length(x_BL: Array, chunk_tokens: int) -> Array:
+    """[B, L, ...] -> [C, N, ...]: C chunks of N = B * L / C tokens, padded with zeros to equal sizes.
+
+    The cut goes through the length of every row, so that each chunk lies on all devices that share the rows.
+    """
+    B, L = x_BL.shape[:2]
+    chunks = min(L, -(-B * L // chunk_tokens)) if chunk_tokens else 1
+    size = -(-L // chunks)
+    x_BL = jnp.pad(x_BL, [(0, 0), (0, chunks * size - L)] + [(0, 0)] * (x_BL.ndim - 2))
+    x_CBN = x_BL.reshape(B, chunks, size, *x_BL.shape[2:]).swapaxes(0, 1)
+    return x_CBN.reshape(chunks, B * size, *x_BL.shape[2:])
+
+
+def all_token_nats(logits_fn, head_params, hidden_BLD, targets_BL, *, chunk_tokens: int) -> Array:
+    """The cross-entropy of every token, [B, L], for evaluation; chunked in the same way."""
+    B, L = targets_BL.shape
+
+    def nats(chunk):
+        return token_nats(logits_fn(head_params, chunk[0]), chunk[1])[0]
+
+    nats_CN = jax.lax.map(nats, (split_length(hidden_BLD, chunk_tokens), split_length(targets_BL, chunk_tokens)))
+    return nats_CN.reshape(nats_CN.shape[0], B, -1).swapaxes(0, 1).reshape(B, -1)[:, :L]
+
+
+def _chunk_loss(logits_fn, z_loss, head_params, hidden_ND, targets_N, weights_N):
+    nats_N, log_z_N = token_nats(logits_fn(head_params, hidden_ND), targets_N)
+    nats = jnp.sum(weights_N * nats_N)
+    if not z_loss:
+        return nats, nats
+    return nats + z_loss * jnp.sum(weights_N * jnp.square(log_z_N)), nats
+
+
+@functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
+def _chunked_loss(logits_fn, z_loss, head_params, hidden_CND, targets_CN, weights_CN):
+    """The sum of `_chunk_loss` over chunks."""
+
+    def add(total, chunk):
+        loss, nats = _chunk_loss(logits_fn, z_loss, head_params, *chunk)
+        return (total[0] + loss, total[1] + nats), None
+
+    return jax.lax.scan(add, (0.0, 0.0), (hidden_CND, targets_CN, weights_CN))[0]
+
+
+def _chunked_loss_forward(logits_fn, z_loss, head_params, hidden_CND, targets_CN, weights_CN):
+    def add(carry, chunk):
+        total, head_gradient = carry
+        hidden_ND, targets_N, weights_N = chunk
+
+        def loss_of(head_params, hidden_ND):
+            return _chunk_loss(logits_fn, z_loss, head_params, hidden_ND, targets_N, weights_N)
+
+        loss, backward, nats = jax.vjp(loss_of, head_params, hidden_ND, has_aux=True)
+        more, hidden_gradient_ND = backward(jnp.ones_like(loss))
+        head_gradient = jax.tree.map(jnp.add, head_gradient, more)
+        return ((total[0] + loss, total[1] + nats), head_gradient), hidden_gradient_ND
+
+    zeros = jax.tree.map(jnp.zeros_like, head_params)
+    start = (0.0, 0.0), zeros
+    (total, head_gradient), hidden_gradient = jax.lax.scan(add, start, (hidden_CND, targets_CN, weights_CN))
+    return total, (head_gradient, hidden_gradient)
+
+
+def _chunked_loss_backward(logits_fn, z_loss, gradients, cotangent):
+    scale, _ = cotangent  # nats are reported, not minimised: their cotangent is zero in every use
+    head_gradient, hidden_gradient = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
+    return head_gradient, hidden_gradient, None, None
+
+
+_chunked_loss.defvjp(_chunked_loss_forward, _chunked_loss_backward)

@@ -1,0 +1,60 @@
+"""What a model costs, counted by hand: FLOPs of matrix products, and parameters by module.
+
+Two conventions are in use for attention, and every figure here names its own: the *full map* counts all L x L scores
+of a row (nanoGPT, Levanter; what a dense kernel really computes), the *causal half* counts those that a causal query
+may see (MaxText). A multiplication and an addition are two FLOPs; norms, activations and softmax are left out.
+"""
+
+import dataclasses
+import math
+
+import jax
+
+from gpt2jax.models.transformer import padded_vocab
+
+
+@dataclasses.dataclass(frozen=True)
+class Flops:
+    """FLOPs of one row, forward: of the blocks' matrices, of the attention map in full, of the head."""
+
+    matrices: int
+    attention: int
+    head: int
+
+    def forward(self, convention: str = 'full map') -> float:
+        """Under 'full map' or 'causal half'."""
+        share = {'full map': 1.0, 'causal half': 0.5}[convention]
+        return self.matrices + share * self.attention + self.head
+
+    def training(self, convention: str = 'full map') -> float:
+        """Forward and backward: the backward pass multiplies each matrix twice."""
+        return 3 * self.forward(convention)
+
+
+def row_flops(config, length: int, predictions: int) -> Flops:
+    """FLOPs of one row of `length` tokens of which `predictions` are predicted. `config` is `config.model`."""
+    attention, width = config.attention, config.width
+    inner = width  # num_heads * head_dim
+    kv = inner * attention.num_kv_heads // attention.num_heads
+    weights = width * (inner + 2 * kv) + inner * width + 2 * width * config.feedforward.width
+    return Flops(
+        matrices=2 * config.num_layers * weights * length,
+        attention=4 * config.num_layers * inner * length**2,
+        head=2 * width * padded_vocab(config) * predictions,
+    )
+
+
+def parameters_by_module(params, num_layers: int) -> list[tuple[str, str, int]]:
+    """(path, shape, count) of every parameter of a tree of arrays or shapes; blocks are counted over all layers."""
+    rows = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        name = jax.tree_util.keystr(path, simple=True, separator='/')
+        shape = 'x'.join(map(str, leaf.shape[1:] if name.startswith('blocks/') else leaf.shape))
+        shape = f'{num_layers} x [{shape}]' if name.startswith('blocks/') else f'[{shape}]'
+        rows.append((name, shape, math.prod(leaf.shape)))
+    return rows
+
+
+def count_parameters(params) -> int:
+    """How many numbers a tree of arrays or shapes holds."""
+    return sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(params))

@@ -1,0 +1,81 @@
+"""Optimizers and schedules: a name -> an optax transformation. A new one is one function and its name below."""
+
+import jax
+import optax
+
+
+def constant(optimizer, steps: int) -> optax.Schedule:
+    """The peak, after the warmup."""
+    return optax.constant_schedule(optimizer.learning_rate)
+
+
+def cosine(optimizer, steps: int) -> optax.Schedule:
+    """Half a cosine from the peak to its final fraction (Loshchilov & Hutter 2017)."""
+    decay = max(1, steps - optimizer.warmup_steps)
+    return optax.cosine_decay_schedule(optimizer.learning_rate, decay, optimizer.final_fraction)
+
+
+def linear(optimizer, steps: int) -> optax.Schedule:
+    """A line from the peak to its final fraction."""
+    final = optimizer.learning_rate * optimizer.final_fraction
+    return optax.linear_schedule(optimizer.learning_rate, final, max(1, steps - optimizer.warmup_steps))
+
+
+def warmup_stable_decay(optimizer, steps: int) -> optax.Schedule:
+    """The peak, then a line over the last `decay_steps` (Hu et al. 2024, section 4)."""
+    final = optimizer.learning_rate * optimizer.final_fraction
+    stable = max(0, steps - optimizer.warmup_steps - optimizer.decay_steps)
+    return optax.linear_schedule(optimizer.learning_rate, final, optimizer.decay_steps, stable)
+
+
+SCHEDULES = {'constant': constant, 'cosine': cosine, 'linear': linear, 'wsd': warmup_stable_decay}
+
+
+def make_schedule(optimizer, steps: int) -> optax.Schedule:
+    """Step -> learning rate: linear warmup from lr / warmup_steps, then the schedule that the config names.
+
+    Args:
+      optimizer: `config.optimizer`.
+      steps: of the whole run.
+    """
+    after = SCHEDULES[optimizer.schedule](optimizer, steps)
+    if not optimizer.warmup_steps:
+        return after
+    peak, warmup = optimizer.learning_rate, optimizer.warmup_steps
+    rise = optax.linear_schedule(peak / warmup, peak, warmup - 1) if warmup > 1 else optax.constant_schedule(peak)
+    return optax.join_schedules([rise, after], [warmup])
+
+
+def path_name(path) -> str:
+    """A parameter's path in a tree as 'blocks/attention/query/kernel'."""
+    return jax.tree_util.keystr(path, simple=True, separator='/')
+
+
+def decayed(params):
+    """True on matrices and token embeddings: what weight decay acts on, by parameter path."""
+    return jax.tree_util.tree_map_with_path(
+        lambda path, _: path_name(path).endswith(('/kernel', 'embedding/token')), params
+    )
+
+
+def adamw(optimizer, schedule: optax.Schedule) -> optax.GradientTransformation:
+    """Loshchilov & Hutter 2019."""
+    return optax.adamw(
+        schedule,
+        b1=optimizer.b1,
+        b2=optimizer.b2,
+        eps=optimizer.epsilon,
+        weight_decay=optimizer.weight_decay,
+        mask=decayed,
+    )
+
+
+OPTIMIZERS = {'adamw': adamw}
+
+
+def make_optimizer(optimizer, steps: int) -> optax.GradientTransformation:
+    """Clipping by global norm, then the optimizer that `config.optimizer` names, on its schedule."""
+    update = OPTIMIZERS[optimizer.kind](optimizer, make_schedule(optimizer, steps))
+    if not optimizer.clip_norm:
+        return update
+    return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), update)

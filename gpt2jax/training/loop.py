@@ -1,0 +1,226 @@
+"""The training loop: dispatch a step, read the metrics of the one before, now and then evaluate and save."""
+
+import math
+import time
+
+import jax
+
+from gpt2jax.data.prefetch import prefetch
+from gpt2jax.data.rows import Rows, evaluation_batches, train_batch
+from gpt2jax.errors import UserError
+from gpt2jax.evaluation.likelihood import evaluate
+from gpt2jax.sharding import local_rows, place_batch
+from gpt2jax.training.checkpoints import Checkpoints
+from gpt2jax.training.metrics import MetricWriter
+from gpt2jax.training.progress import Progress
+from gpt2jax.training.setup import Setup
+from gpt2jax.training.signals import stop_on_signals
+from gpt2jax.training.state import State
+
+RUN_AGAIN = 75  # exit status of a run that was asked to stop and has saved (EX_TEMPFAIL of sysexits.h)
+
+
+class Stopped(Exception):
+    """The run was asked to stop; everything is saved, and the same command continues it."""
+
+
+class Loop:
+    """One run from its state to its last step.
+
+    Attributes:
+      state: of the newest step that was dispatched.
+      seconds: spent in training steps, over all restarts; evaluation, compiling and saving do not count.
+    """
+
+    def __init__(self, setup: Setup, rows: dict[str, Rows], tokenizer, checkpoints: Checkpoints, metadata: dict):
+        """
+        Args:
+          rows: 'train' and 'validation'.
+          metadata: JSON that every checkpoint carries.
+        """
+        self.setup, self.config, self.rows = setup, setup.config, rows
+        self._byte_lengths, self._checkpoints, self._metadata = tokenizer.byte_lengths, checkpoints, metadata
+        self._evaluation_step = setup.evaluation_step()
+        self._tokens_per_step = self.config.training.batch_size * self.config.data.length
+        self._flops, self._peak = setup.step_flops(), setup.peak_flops()
+        self._waiting: tuple[int, dict] | None = None  # metrics of the newest step, still on the device
+        self._best: float | None = None  # lowest score of an evaluation so far
+        self.seconds, self.predicted, self.compile_seconds = 0.0, 0, 0.0
+
+    def restore(self) -> int:
+        """Takes the state from the newest good checkpoint, or from the seed; returns its step.
+
+        Raises:
+          UserError: the checkpoints are damaged, or of another model or another text.
+        """
+        abstract = self.setup.abstract
+        restored = self._checkpoints.restore(abstract.params, rest_of(abstract))
+        if restored is None:
+            self.state = self.setup.initial_state()
+            return 0
+        step, params, rest, metadata = restored
+        check_same_text(metadata, self._metadata)
+        self.state = State(params=params, carry=None, **rest)
+        self.seconds, self.predicted = metadata['seconds'], metadata['predicted']
+        self._best = metadata['best']
+        return step
+
+    def run(self, start: int, writer: MetricWriter) -> dict[str, float]:
+        """Trains from step `start` to the last; returns the evaluation after it.
+
+        Raises:
+          Stopped: SIGINT or SIGTERM came; the state is saved.
+          UserError: the loss is no longer a number, or a checkpoint could not be written.
+        """
+        total = self.config.training.steps
+        self._writer, self._logged = writer, (start, self.seconds)
+        self._since_save = time.monotonic()
+        bar = Progress(total, start, self._tokens_per_step, self._flops, self._peak)
+        with bar as progress, stop_on_signals() as stop:
+            self._progress = progress
+            self._show_last_evaluation()
+            step_function = self._compile()
+            batches = prefetch(self._batch, start, total, self.config.data.prefetch)
+            self._clock = time.monotonic()
+            for step, batch in batches:
+                self.state, metrics = step_function(self.state, batch)
+                self._read()
+                self._waiting = step + 1, metrics
+                self._after_step(step + 1)
+                if stop and step + 1 < total:
+                    self._save(step + 1)
+                    self._checkpoints.wait()
+                    raise Stopped(f'{stop.name}: saved step {step + 1} of {total}; the same command continues')
+            with progress.stage('writing the last checkpoint'):
+                self._checkpoints.wait()
+        return self._evaluation
+
+    def evaluate(self, track) -> dict[str, float]:
+        """The likelihood of the validation rows that the config names; `track` draws a bar."""
+        rows, num_rows = self.rows['validation'], self.config.evaluation.num_rows
+        params, byte_lengths = self.state.params, self._byte_lengths
+        return evaluate_rows(self.setup, self._evaluation_step, params, rows, byte_lengths, num_rows, track)
+
+    def _batch(self, step: int) -> dict[str, jax.Array]:
+        batch_size = self.config.training.batch_size
+        rows = train_batch(self.rows['train'], self.config.seed, step, batch_size, local_rows(batch_size))
+        return place_batch(rows, self.setup.mesh)
+
+    def _compile(self):
+        began = time.monotonic()
+        with self._progress.stage('compiling the training step'):
+            abstract_batch = self.setup.abstract_batch(self.config.training.batch_size)
+            compiled = self.setup.train_step().lower(self.setup.abstract, abstract_batch).compile()
+        self.compile_seconds = time.monotonic() - began
+        return compiled
+
+    def _after_step(self, step: int) -> None:
+        every = self.config.evaluation.every
+        if step == self.config.training.steps or (every and step % every == 0):
+            self._evaluate(step)
+        elif self._save_due(step):
+            self._save(step)
+
+    def _save_due(self, step: int) -> bool:
+        every, minutes = self.config.checkpoint.every_steps, self.config.checkpoint.every_minutes
+        late = minutes and time.monotonic() - self._since_save >= 60 * minutes
+        return bool(every and step % every == 0) or bool(late)
+
+    def _evaluate(self, step: int) -> None:
+        """Evaluates, and saves when this is the best so far, the last step, or a save is due anyway."""
+        self._pause()
+        self._evaluation = result = self.evaluate(self._progress.track)
+        tokens, score = step * self._tokens_per_step, result['bits_per_byte']
+        self._writer.write('evaluation', step, split='validation', tokens=tokens, seconds=self.seconds, **result)
+        self._progress.evaluated(bits_per_byte=score)
+        best = self._best is None or score < self._best
+        self._best = score if best else self._best
+        if best or step == self.config.training.steps or self._save_due(step):
+            self._save(step, score)
+        self._clock = time.monotonic()
+
+    def _save(self, step: int, score: float | None = None) -> None:
+        self._pause()
+        metadata = self._metadata | {'seconds': self.seconds, 'predicted': self.predicted, 'best': self._best}
+        self._checkpoints.save(step, self.state.params, rest_of(self.state), metadata, score)
+        self._since_save = self._clock = time.monotonic()
+
+    def _pause(self) -> None:
+        """Reads the newest metrics, which waits for the device, and stops the clock of training."""
+        self._read()
+        now = time.monotonic()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
+
+    def _read(self) -> None:
+        """Reports the step whose metrics are waiting."""
+        if self._waiting is None:
+            return
+        (step, metrics), self._waiting = self._waiting, None
+        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        now = time.monotonic()
+        self.seconds, self._clock = self.seconds + now - self._clock, now
+        self.predicted += round(metrics['predicted'])
+        if not (math.isfinite(metrics['loss']) and math.isfinite(metrics['gradient_norm'])):
+            raise self._not_finite(step, metrics)
+        self._progress.update(step, loss=metrics['loss'])
+        if step % self.config.training.log_every == 0 or step == self.config.training.steps:
+            self._log(step, metrics)
+
+    def _log(self, step: int, metrics: dict[str, float]) -> None:
+        (last_step, last_seconds), self._logged = self._logged, (step, self.seconds)
+        steps_per_second = (step - last_step) / max(self.seconds - last_seconds, 1e-9)
+        self._writer.write(
+            'train',
+            step,
+            tokens=step * self._tokens_per_step,
+            predicted=self.predicted,
+            seconds=self.seconds,
+            loss=metrics['loss'],
+            learning_rate=metrics['learning_rate'],
+            gradient_norm=metrics['gradient_norm'],
+            tokens_per_second=steps_per_second * self._tokens_per_step,
+            mfu=steps_per_second * self._flops / self._peak if self._peak else None,
+        )
+
+    def _show_last_evaluation(self) -> None:
+        last = self._writer.history.last_evaluation
+        if last is not None:
+            self._progress.evaluated(bits_per_byte=last['bits_per_byte'])
+
+    def _not_finite(self, step: int, metrics: dict[str, float]) -> UserError:
+        self._checkpoints.wait()
+        steps = self._checkpoints.steps()
+        good = f'the last good checkpoint is step {steps[-1]}' if steps else 'there is no checkpoint yet'
+        return UserError(
+            f'step {step}: the loss is {metrics["loss"]} and the gradient norm {metrics["gradient_norm"]}; training '
+            f'stopped, nothing was overwritten, and {good} in {self._checkpoints.directory}. Try a lower '
+            'config.optimizer.learning_rate, a longer warmup_steps, clip_norm = 1.0, or float32'
+        )
+
+
+def check_same_text(saved: dict, present: dict) -> None:
+    """Refuses a checkpoint of a corpus or tokenizer whose contents have changed since."""
+    if saved['data'] != present['data']:
+        raise UserError(
+            'the checkpoint was trained on other text or with another tokenizer than what is prepared now '
+            f'(fingerprint {saved["data"]}, now {present["data"]}); restore the source, or use a new --workdir'
+        )
+
+
+def rest_of(state: State) -> dict:
+    """Everything of a state but its parameters, as checkpoints keep it."""
+    return {'step': state.step, 'opt_state': state.opt_state, 'key': state.key}
+
+
+def evaluate_rows(setup: Setup, step, params, rows: Rows, byte_lengths, num_rows: int, track) -> dict[str, float]:
+    """The likelihood of `rows`, or of `num_rows` evenly spaced ones; `track` draws a bar around the batches."""
+    batch_size = setup.config.evaluation.batch_size
+    batches = evaluation_batches(rows, batch_size, local_rows(batch_size), num_rows)
+    count = -(-(num_rows or len(rows)) // batch_size)
+    return evaluate(
+        step,
+        params,
+        track(batches, 'evaluating', count),
+        lambda batch: place_batch(batch, setup.mesh),
+        byte_lengths,
+    )

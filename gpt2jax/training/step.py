@@ -1,0 +1,96 @@
+"""One step of training, and one of evaluation, as pure functions.
+
+Axes: A microbatches, B batch, L length.
+"""
+
+import jax
+import jax.numpy as jnp
+import optax
+
+from gpt2jax.losses import all_token_nats, cross_entropy
+from gpt2jax.training.state import State
+
+
+def make_loss(model, objective, loss):
+    """(params, batch, key) -> (loss, (nats, weight)), all summed over the batch.
+
+    Args:
+      loss: `config.loss`.
+    """
+
+    def summed_loss(params, batch, key):
+        objective_key, dropout_key = jax.random.split(key)
+        example = objective(batch, objective_key)
+        hidden_BLD, _ = model.apply(params, example, dropout_key=dropout_key)
+        head_params, logits_fn = model.head(params)
+        total, nats = cross_entropy(
+            logits_fn,
+            head_params,
+            hidden_BLD,
+            example.targets,
+            example.weights,
+            chunk_tokens=loss.chunk_tokens,
+            z_loss=loss.z_loss,
+            predictions=objective.num_predictions(hidden_BLD.shape[1]),
+        )
+        return total, (nats, jnp.sum(example.weights))
+
+    return summed_loss
+
+
+def make_train_step(model, objective, optimizer, schedule, loss, accumulation: int):
+    """(state, batch) -> (state, metrics).
+
+    Args:
+      loss: `config.loss`.
+      accumulation: microbatches that the batch is cut into. Gradients are those of the summed loss, divided once by
+        the weight of the whole batch, so the cut changes nothing but the memory.
+
+    The metrics are float32 scalars on the device: loss (nats a predicted token), gradient_norm (before clipping),
+    learning_rate, predicted (weights of the batch).
+    """
+
+    gradient = jax.grad(make_loss(model, objective, loss), has_aux=True)
+
+    def accumulate(params, batch, key):
+        if accumulation == 1:
+            return gradient(params, batch, key)
+        # Rows are dealt out (row i goes to microbatch i mod A), so that every microbatch lies on all devices.
+        parts = jax.tree.map(lambda a: a.reshape(-1, accumulation, *a.shape[1:]).swapaxes(0, 1), batch)
+        zeros = jax.tree.map(jnp.zeros_like, params), (jnp.zeros(()), jnp.zeros(()))
+
+        def add(total, part):
+            return jax.tree.map(jnp.add, total, gradient(params, part, key)), None
+
+        return jax.lax.scan(add, zeros, parts)[0]
+
+    def train_step(state: State, batch):
+        key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
+        gradients, (nats, weight) = accumulate(state.params, batch, key)
+        gradients = jax.tree.map(lambda g: g / weight, gradients)
+        updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
+        metrics = {
+            'loss': nats / weight,
+            'gradient_norm': optax.global_norm(gradients),
+            'learning_rate': schedule(state.step),
+            'predicted': weight,
+        }
+        params = optax.apply_updates(state.params, updates)
+        return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
+
+    return train_step
+
+
+def make_evaluation_step(model, objective, loss):
+    """(params, batch) -> (nats_BL, weights_BL, targets_BL): the cross-entropy of each token, dropout off."""
+
+    def evaluation_step(params, batch):
+        example = objective(batch, jax.random.key(0))
+        hidden_BLD, _ = model.apply(params, example)
+        head_params, logits_fn = model.head(params)
+        nats_BL = all_token_nats(
+            logits_fn, head_params, hidden_BLD, example.targets, chunk_tokens=loss.chunk_tokens
+        )
+        return nats_BL, example.weights, example.targets
+
+    return evaluation_step

@@ -1,0 +1,264 @@
+"""The folder of one run: its lock, its JSON files and the config it was started with.
+
+A run folder belongs to one process at a time and outlives it: whatever is written here appears whole or not
+at all, so that a kill at any moment leaves the folder readable.
+"""
+
+import contextlib
+import datetime
+import errno
+import fcntl
+import json
+import os
+import shutil
+import socket
+from pathlib import Path
+from typing import Any, Self
+
+from gpt2jax.errors import UserError
+
+# A file from outside must not be able to fill the memory; the largest of ours stay far below.
+JSON_LIMIT_BYTES = 64 * 2**20
+
+CONFIG_NAME = 'config.json'
+LOCK_NAME = '.lock'
+
+ABSENT = object()
+
+
+def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
+    """Writes `value` as JSON so that `path` holds its old content or all of the new one, even after a crash.
+
+    Raises:
+        UserError: the file system refuses (no space left, no permission, the folder is missing).
+        TypeError, ValueError: `value` is not JSON.
+    """
+    text = json.dumps(value, indent=indent, allow_nan=False) + '\n'
+    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
+    try:
+        with temporary.open('w', encoding='utf-8') as file:
+            file.write(text)
+            file.flush()
+            os.fsync(file.fileno())
+        temporary.replace(path)
+        sync_folder(path.parent)
+    except OSError as error:
+        with contextlib.suppress(OSError):  # the first error is the one to tell
+            temporary.unlink(missing_ok=True)
+        raise UserError(
+            f'cannot write {path}: {error.strerror or error}; nothing that was there is lost'
+        ) from error
+
+
+def read_json(path: Path, limit_bytes: int = JSON_LIMIT_BYTES) -> Any:
+    """Reads a JSON file that anyone may have written.
+
+    Raises:
+        UserError: the file is missing, unreadable, larger than `limit_bytes` or not JSON.
+    """
+    try:
+        with path.open('rb') as file:
+            content = file.read(limit_bytes + 1)
+    except FileNotFoundError as error:
+        raise UserError(f'{path} does not exist') from error
+    except OSError as error:
+        raise UserError(f'cannot read {path}: {error.strerror or error}') from error
+    if len(content) > limit_bytes:
+        raise UserError(f'{path} is larger than {describe_bytes(limit_bytes)}: not a file of gpt2jax')
+    try:
+        return json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise UserError(
+            f'{path} is not valid JSON ({error}): it was damaged or edited; restore or delete it'
+        ) from error
+
+
+def sync_folder(path: Path) -> None:
+    """Makes renames inside a folder survive a power cut (fsync of the folder itself)."""
+    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(descriptor)
+    finally:
+        os.close(descriptor)
+
+
+def describe_bytes(count: int) -> str:
+    """A number of bytes for people: 1300000000 -> '1.3 GB' (decimal units, as disks are sold)."""
+    size = float(count)
+    for unit in ('bytes', 'kB', 'MB', 'GB'):
+        if size < 999.95:
+            return f'{size:.0f} bytes' if unit == 'bytes' else f'{size:.1f} {unit}'
+        size /= 1000
+    return f'{size:.1f} TB'
+
+
+def check_space(folder: Path, bytes_needed: int, purpose: str) -> None:
+    """Raises a UserError when less than `bytes_needed` bytes are free on the disk of an existing folder."""
+    free = shutil.disk_usage(folder).free
+    if free < bytes_needed:
+        raise UserError(
+            f'not enough space in {folder} for {purpose}: '
+            f'{describe_bytes(bytes_needed)} ({bytes_needed} bytes) needed, '
+            f'{describe_bytes(free)} ({free} bytes) free; delete something or choose another --workdir'
+        )
+
+
+class Workdir:
+    """The folder of one run."""
+
+    def __init__(self, path: str | Path):
+        self.path = Path(path).expanduser().absolute()
+        self._lock_descriptor: int | None = None
+
+    def lock(self) -> Self:
+        """Takes the folder for this process, creating it when it is not there.
+
+        The kernel holds the lock (flock), so it ends with the process, however that ends.
+
+        Raises:
+            UserError: another process holds it (named with its host), or the folder cannot be written.
+        """
+        if self._lock_descriptor is not None:
+            return self
+        self._create()
+        lock_path = self.path / LOCK_NAME
+        try:
+            descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o644)
+        except OSError as error:
+            raise UserError(
+                f'cannot write in {self.path}: {error.strerror}; choose another --workdir'
+            ) from error
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            holder = {'pid': os.getpid(), 'host': socket.gethostname(), 'since': _now()}
+            os.ftruncate(descriptor, 0)
+            os.pwrite(descriptor, json.dumps(holder).encode(), 0)
+        except OSError as error:
+            os.close(descriptor)
+            if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
+                raise UserError(
+                    f'{self.path} is in use by {_holder(lock_path)}; '
+                    'wait for it, stop it, or choose another --workdir'
+                ) from None
+            raise UserError(
+                f'cannot lock {lock_path}: {error.strerror}; '
+                'choose a --workdir with free space, on a file system that can lock files'
+            ) from error
+        self._lock_descriptor = descriptor
+        return self
+
+    def unlock(self) -> None:
+        """Gives the folder back; does nothing when this object does not hold it."""
+        if self._lock_descriptor is None:
+            return
+        # The file stays: deleting it would let two processes lock two files of the same name.
+        os.ftruncate(self._lock_descriptor, 0)
+        os.close(self._lock_descriptor)
+        self._lock_descriptor = None
+
+    def check_writable_and_space(self, bytes_needed: int) -> None:
+        """Refuses a folder in which the run would fail later: before any compute is spent.
+
+        Args:
+            bytes_needed: what the run will write at most, in bytes.
+
+        Raises:
+            UserError: the folder cannot be created or written, or its disk has too little space.
+        """
+        self._create()
+        probe = self.path / f'.probe.{os.getpid()}'
+        try:
+            probe.write_bytes(b'gpt2jax')
+            probe.unlink()
+        except OSError as error:
+            with contextlib.suppress(OSError):  # the first error is the one to tell
+                probe.unlink(missing_ok=True)
+            raise UserError(
+                f'cannot write in {self.path}: {error.strerror}; choose another --workdir'
+            ) from error
+        check_space(self.path, bytes_needed, 'this run')
+
+    def write_json(self, name: str, value: Any) -> None:
+        """Writes the file `name` of this folder atomically; see the function `write_json`."""
+        write_json(self.path / name, value)
+
+    def read_json(self, name: str) -> Any:
+        """Reads the file `name` of this folder; see the function `read_json`."""
+        return read_json(self.path / name)
+
+    def save_config(self, config: dict[str, Any]) -> None:
+        """Keeps the resolved config of the run as config.json."""
+        self.write_json(CONFIG_NAME, config)
+
+    def saved_config(self) -> dict[str, Any] | None:
+        """The config this folder was started with, or None when there is none yet.
+
+        Raises:
+            UserError: config.json is damaged.
+        """
+        path = self.path / CONFIG_NAME
+        try:
+            config = read_json(path)
+        except UserError as error:
+            if isinstance(error.__cause__, FileNotFoundError):
+                return None
+            raise
+        if not isinstance(config, dict):
+            raise UserError(
+                f'{path} holds no config (a JSON object): it was damaged or edited; restore or delete it'
+            )
+        return config
+
+    def _create(self) -> None:
+        try:
+            self.path.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            reason = 'it is a file' if isinstance(error, FileExistsError) else error.strerror
+            raise UserError(
+                f'cannot create the folder {self.path}: {reason}; choose another --workdir'
+            ) from error
+
+
+def differences(old: dict[str, Any], new: dict[str, Any], sections: list[str] | tuple[str, ...]) -> list[str]:
+    """What differs between two configs in the given top-level sections, one line a key.
+
+    Both are compared as JSON would store them (a tuple equals the list it becomes). A key on one side only
+    shows as 'absent' on the other.
+
+    Returns:
+        Lines like 'model.width: 128 -> 256', in the order of `sections`, then by key.
+    """
+    lines = []
+    for section in sections:
+        old_values = dict(_leaves(section, old[section])) if section in old else {}
+        new_values = dict(_leaves(section, new[section])) if section in new else {}
+        for key in sorted(old_values.keys() | new_values.keys()):
+            before, after = (_describe(values.get(key, ABSENT)) for values in (old_values, new_values))
+            if before != after:
+                lines.append(f'{key}: {before} -> {after}')
+    return lines
+
+
+def _leaves(path: str, value: Any):
+    if isinstance(value, dict) and value:
+        for key, child in value.items():
+            yield from _leaves(f'{path}.{key}', child)
+    else:
+        yield path, value
+
+
+def _describe(value: Any) -> str:
+    return 'absent' if value is ABSENT else repr(json.loads(json.dumps(value)))
+
+
+def _now() -> str:
+    return datetime.datetime.now().astimezone().isoformat(timespec='seconds')
+
+
+def _holder(lock_path: Path) -> str:
+    """Who wrote the lock file, in words; it may be caught between taking the lock and signing it."""
+    try:
+        holder = read_json(lock_path, limit_bytes=4096)
+        return f'process {holder["pid"]} on host {holder["host"]} (since {holder["since"]})'
+    except (UserError, KeyError, TypeError):
+        return 'another process'
