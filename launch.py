@@ -5,6 +5,7 @@ python launch.py COMMAND ...   see python launch.py --help
 """
 
 import difflib
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -13,7 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from gpt2jax.config import check_key
-from gpt2jax.errors import UserError
+from gpt2jax.errors import Stopped, UserError
 
 MAIN = ('train', '--config=configs/laptop.py', '--workdir=runs/laptop')
 RUN_AGAIN = 75  # asked to stop, and saved: the same command continues (EX_TEMPFAIL of sysexits.h)
@@ -23,7 +24,9 @@ class Flags(flags.FlagValues):
     """The flags of one subcommand."""
 
     def define_config(self):
-        text = 'a recipe and its arguments, configs/laptop.py:tokenizer=gpt2,length=256; --config.KEY=VALUE sets any key'
+        text = (
+            'a recipe and its arguments, configs/laptop.py:tokenizer=gpt2,length=256; --config.KEY=VALUE sets any key'
+        )
         config_flags.DEFINE_config_file('config', None, text, flag_values=self)
 
     def text(self, name, default, text):
@@ -132,6 +135,8 @@ def main(arguments: list[str]) -> int:
         COMMANDS[name].run(values, commands)
     except UserError as error:
         return complain(str(error))
+    except Stopped as stopped:
+        return complain(str(stopped), status=RUN_AGAIN)
     except KeyboardInterrupt:
         return complain('interrupted', status=130)
     return 0
@@ -140,16 +145,26 @@ def main(arguments: list[str]) -> int:
 def parse(values: Flags, arguments: list[str]) -> None:
     """Reads the flags of a subcommand. Raises UserError for an unknown flag or key, or a wrong value."""
     for argument in arguments:
-        if argument.startswith('--config.'):
-            check_key(argument.removeprefix('--config.').partition('=')[0])
+        if key := re.match(r'--?(?:no)?config\.([^=]*)', argument):
+            check_key(key[1])
     try:
         left = values(['launch.py', *arguments])[1:]
     except (flags.Error, AttributeError, TypeError, ValueError, KeyError, OSError) as error:
         raise UserError(str(error)) from error
     if left:
         raise UserError(f'unexpected argument {left[0]!r}: flags are written --name=value')
-    if 'config' in values and values.config is None:
-        raise UserError('which config? Give one with --config=configs/NAME.py; there are: ' + ', '.join(recipes()))
+    if 'config' in values:
+        check_recipe(values)
+
+
+def check_recipe(values: Flags) -> None:
+    """Raises UserError unless --config names a file; without this, a missing one fails where it is first read."""
+    there_are = 'there are: ' + ', '.join(f'configs/{name}.py' for name in recipes())
+    if values.config is None:
+        raise UserError(f'which config? Give one with --config=configs/NAME.py; {there_are}')
+    path = config_flags.get_config_filename(values['config'])
+    if not Path(path).is_file():
+        raise UserError(f'--config={path}: there is no such file; {there_are}')
 
 
 def recipes() -> list[str]:

@@ -60,10 +60,10 @@ def train(config, path: str, command: str) -> None:
     workdir.lock()
     try:
         console.print(config_table(config, default_config()))
+        setup = Setup.from_config(config)  # before the data is prepared: it may refuse the devices
         prepared = prepare_data(config)
         prepared.tokenizer.save(workdir.path)
         workdir.save_config(to_dict(config))
-        setup = Setup.from_config(config)
         workdir.check_writable_and_space(tree_bytes(setup.abstract) * (config.checkpoint.keep + 2))
         state = run(setup, workdir, prepared, command)
         write_samples(setup, state, prepared.tokenizer, workdir)
@@ -166,7 +166,9 @@ def open_run(path: str, changes: dict | None = None) -> tuple[Setup, Workdir]:
     workdir = Workdir(path)
     saved = workdir.saved_config()
     if saved is None:
-        raise UserError(f'{workdir.path} holds no run (no config.json); train one with: launch.py train --workdir={path}')
+        raise UserError(
+            f'{workdir.path} holds no run (no config.json); train one with: launch.py train --workdir={path}'
+        )
     config = resolve(overlay(overlay(default_config(), flatten(saved)), changes or {}))
     start_devices(config)
     return Setup.from_config(config), workdir
@@ -209,9 +211,7 @@ def make_rows(config, prepared: Prepared) -> dict[str, Rows]:
 def write_samples(setup: Setup, state, tokenizer, workdir: Workdir) -> None:
     """Prints the samples that the config asks for and keeps them in samples.json."""
     config = setup.config
-    samples = sample_texts(
-        setup.model, state.params, tokenizer, config, config.sampling.prompt, config.seed, console
-    )
+    samples = sample_texts(setup.model, state.params, tokenizer, config, config.sampling.prompt, config.seed, console)
     workdir.write_json('samples.json', [entry | {'step': int(state.step)} for entry in samples])
 
 

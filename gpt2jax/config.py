@@ -33,8 +33,8 @@ def default_config() -> ConfigDict:
 
     config.model = model = ConfigDict()
     model.architecture = 'transformer'  # transformer (gpt2jax/models/)
-    model.num_layers = 12
-    model.width = 768
+    model.num_layers = 12  # blocks of the stack
+    model.width = 768  # of the residual stream; a multiple of attention.num_heads
     model.vocab_size = 0  # 0: as many as the tokenizer has
     model.vocab_multiple = 128  # the embedding is padded to a multiple of this; padded logits are never chosen
     model.dropout = 0.0  # after the embedding and on every residual branch
@@ -47,21 +47,21 @@ def default_config() -> ConfigDict:
     position.max_length = 0  # rows of the position table; 0: data.length
 
     model.attention = attention = ConfigDict()
-    attention.num_heads = 12
+    attention.num_heads = 12  # heads of queries, each model.width / num_heads wide
     attention.num_kv_heads = 0  # heads of keys and values, shared by groups of query heads; 0: num_heads
-    attention.bias = True
+    attention.bias = True  # on the projections to queries, keys and values, and back
     attention.dropout = 0.0  # on the attention weights
     attention.kernel = 'auto'  # auto | einsum | fused (jax.nn.dot_product_attention)
 
     model.feedforward = feedforward = ConfigDict()
     feedforward.kind = 'gelu_tanh'  # gelu_tanh | gelu | relu (gpt2jax/models/feedforward.py)
     feedforward.width = 0  # 0: 4 * model.width
-    feedforward.bias = True
+    feedforward.bias = True  # on both of its matrices
 
     model.norm = norm = ConfigDict()
     norm.kind = 'layernorm'  # layernorm | rmsnorm (gpt2jax/models/norms.py)
-    norm.bias = True
-    norm.epsilon = 1e-5
+    norm.bias = True  # beside the scale
+    norm.epsilon = 1e-5  # added to the variance
 
     model.head = head = ConfigDict()
     head.tied = True  # the output matrix is the token embedding
@@ -77,18 +77,18 @@ def default_config() -> ConfigDict:
     config.optimizer = optimizer = ConfigDict()
     optimizer.kind = 'adamw'  # adamw (gpt2jax/optimizers.py)
     optimizer.learning_rate = 6e-4  # at the peak of the schedule
-    optimizer.b1 = 0.9
-    optimizer.b2 = 0.95
-    optimizer.epsilon = 1e-8
+    optimizer.b1 = 0.9  # decay of the mean of gradients
+    optimizer.b2 = 0.95  # decay of the mean of squared gradients
+    optimizer.epsilon = 1e-8  # added to the root of that
     optimizer.weight_decay = 0.1  # on matrices alone: not on biases, norms and embeddings of positions
     optimizer.clip_norm = 1.0  # largest global norm of a gradient; 0: no clipping
     optimizer.schedule = 'cosine'  # cosine | linear | constant | wsd (warmup, stable, decay)
-    optimizer.warmup_steps = 100
+    optimizer.warmup_steps = 100  # in which the learning rate rises to its peak; 0: it starts there
     optimizer.decay_steps = 0  # length of the decay of 'wsd'; 0: a fifth of training.steps
-    optimizer.final_fraction = 0.1  # of the peak learning rate, at the last step
+    optimizer.final_fraction = 0.1  # of the peak learning rate, where the schedule is after the last step
 
     config.training = training = ConfigDict()
-    training.steps = 1000
+    training.steps = 1000  # of the optimizer, in the whole run
     training.batch_size = 16  # rows in a step, over all devices and microbatches
     training.accumulation = 1  # microbatches a step is cut into
     training.log_every = 10  # steps between lines of metrics.jsonl
@@ -105,11 +105,11 @@ def default_config() -> ConfigDict:
 
     config.sampling = sampling = ConfigDict()
     sampling.prompt = ''  # '' starts a new document
-    sampling.num_samples = 2
-    sampling.max_new_tokens = 200
+    sampling.num_samples = 2  # how many continuations
+    sampling.max_new_tokens = 200  # the length of each, unless it ends by itself
     sampling.temperature = 0.8  # 0: always the likeliest token
     sampling.top_k = 200  # 0: all
-    sampling.top_p = 1.0
+    sampling.top_p = 1.0  # draw from the likeliest tokens that make up this probability; 1: from all
     sampling.stop = True  # end a sample at <|endoftext|>
 
     config.sharding = sharding = ConfigDict()
@@ -139,7 +139,7 @@ def overlay(config: ConfigDict, changes: dict) -> ConfigDict:
     Raises:
       UserError: an unknown key (naming the nearest valid one), or a value of another type than the default's.
     """
-    config = ConfigDict(config)
+    config = ConfigDict(config.to_dict())  # ConfigDict(config) would share the sections
     known = flatten(config)
     for key, value in changes.items():
         check_key(key)
@@ -188,7 +188,7 @@ def full_key(name: str, config: ConfigDict) -> str:
         return name
     if f'{name}.kind' in known:
         return f'{name}.kind'
-    matches = [key for key in known if key.endswith('.' + name)]
+    matches = [key for key in known if key.endswith(('.' + name, f'.{name}.kind'))]
     matches = [key for key in matches if key.count('.') == min(other.count('.') for other in matches)]
     if len(matches) == 1:
         return matches[0]

@@ -1,4 +1,4 @@
-"""The one exception that speaks to the user."""
+"""The exceptions that speak to the user."""
 
 
 class UserError(Exception):
@@ -6,3 +6,7 @@ class UserError(Exception):
 
     The command line prints its message without a traceback and exits with status 2.
     """
+
+
+class Stopped(Exception):  # noqa: N818 (nothing went wrong)
+    """The run was asked to stop; everything is saved, and the same command continues it."""

@@ -45,7 +45,8 @@ def start_devices(config) -> None:
         cores = max(cores, wanted)
         if config.sharding.data != -1:
             cores = wanted
-        count = max(n for n in range(1, cores + 1) if microbatch % n == 0 and n % config.sharding.fsdp == 0)
+        rows = math.gcd(microbatch, config.evaluation.batch_size)
+        count = max(n for n in range(1, cores + 1) if rows % n == 0 and n % config.sharding.fsdp == 0)
     if jax.config.jax_num_cpu_devices != count:
         try:
             jax.config.update('jax_num_cpu_devices', count)
@@ -75,14 +76,16 @@ def make_mesh(config) -> Mesh:
             f'a microbatch of {microbatch} rows (config.training.batch_size / accumulation) cannot be divided over '
             f'{count} devices'
         )
+    if config.evaluation.batch_size % count:
+        raise UserError(
+            f'config.evaluation.batch_size = {config.evaluation.batch_size} cannot be divided over {count} devices'
+        )
     return jax.make_mesh((data, fsdp), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
 
 
 def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
     """The partition of one parameter, or of an optimizer's array of the same path and shape."""
-    for pattern, spec in RULES:
-        if re.search(pattern, path):
-            break
+    spec = next(spec for pattern, spec in RULES if re.search(pattern, path))
     if len(spec) > len(shape):
         return PartitionSpec()
     fits = (axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(spec, shape, strict=False))

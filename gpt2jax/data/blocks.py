@@ -10,9 +10,9 @@ PATIENCE = 2  # a block grows to at most this many times its wanted size in sear
 def blocks(pieces: Iterable[str], size: int) -> Iterator[str]:
     """Cuts a stream of text into blocks of about `size` characters; joined, they are the text.
 
-    A block ends at the first paragraph border (an empty line) past `size` characters, else at the last line
-    border within `PATIENCE * size`, else in the middle of the line. Holds a few blocks in memory, never the
-    text.
+    A text of at most `PATIENCE * size` characters stays whole. Else a block ends at the first paragraph border (an
+    empty line) past `size` characters, or at the last line or word border within `PATIENCE * size`, or in the middle
+    of an endless word. Holds a few blocks in memory, never the text.
 
     Args:
       pieces: the text in order, in pieces of any length.
@@ -32,13 +32,8 @@ def blocks(pieces: Iterable[str], size: int) -> Iterator[str]:
             yield buffer[start:end]
             start = end
         parts, length = [buffer[start:]], len(buffer) - start
-    buffer, start = ''.join(parts), 0
-    while len(buffer) - start > size:
-        end = min(_border(buffer, start, size, limit), len(buffer))
-        yield buffer[start:end]
-        start = end
-    if buffer[start:]:
-        yield buffer[start:]
+    if length:
+        yield ''.join(parts)
 
 
 def split_blocks(texts: Iterable[Iterable[str]], size: int, split: str) -> Iterator[str]:
@@ -74,5 +69,8 @@ def _border(buffer: str, start: int, size: int, limit: int) -> int:
         while end < min(start + limit, len(buffer)) and buffer[end] == '\n':
             end += 1
         return end
-    line = buffer.rfind('\n', start, start + limit)
-    return line + 1 if line >= 0 else start + size
+    for border in '\n ':
+        last = buffer.rfind(border, start, start + limit)
+        if last >= 0:
+            return last + 1
+    return start + size

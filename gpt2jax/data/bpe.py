@@ -8,7 +8,7 @@ LONGEST_WORD = 1 << 16  # a run without any border learns nothing and costs its 
 
 
 def train(documents: Iterable[str], size: int) -> list[bytes]:
-    """The tokens: the 256 bytes by value, then what training found in the order of the merges, `size` at most.
+    """The tokens: the 256 bytes by value, then what training found, in order, `size` at most.
 
     Deterministic: the same documents give the same tokens.
 
@@ -47,6 +47,4 @@ def _byte_of_character() -> dict[str, int]:
     """The characters that byte-level BPE writes bytes as: themselves where printable, else from 256 on."""
     plain = [b for b in range(256) if chr(b).isprintable() and chr(b) != ' ']
     hidden = [b for b in range(256) if b not in plain]
-    return {chr(b): b for b in plain} | {
-        chr(c): b for c, b in zip(itertools.count(256), hidden, strict=False)
-    }
+    return {chr(b): b for b in plain} | {chr(c): b for c, b in zip(itertools.count(256), hidden, strict=False)}

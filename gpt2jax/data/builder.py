@@ -31,6 +31,19 @@ def split_of(number: int) -> str:
     return {PERIOD // 2: 'validation', PERIOD - 1: 'test'}.get(place, 'train')
 
 
+def require_all(found: set[str], name: str, origin: str) -> None:
+    """Refuses a corpus with an empty split.
+
+    Raises:
+      UserError: names the splits that are not in `found`.
+    """
+    missing = [split for split in SPLITS if split not in found]
+    if missing:
+        raise UserError(
+            f'data.corpus: {name} ({origin}) has no document for {" and ".join(missing)}; it needs more text'
+        )
+
+
 @dataclasses.dataclass(frozen=True)
 class Corpus:
     """Documents by split.
@@ -53,15 +66,13 @@ class Corpus:
             builder = _builder(self, directory / 'corpora')
         home = Path(builder.data_dir)
         if not home.exists():
+            found = {split for split in SPLITS if next(self.documents(split), None) is not None}
+            require_all(found, self.name, self.origin)
             for leftover in home.parent.glob('*incomplete*'):  # of a build that was killed
                 shutil.rmtree(leftover)
             with quiet():
                 builder.download_and_prepare()
-        return {
-            split: Documents(builder.as_data_source(split), 'text')
-            for split, info in builder.info.splits.items()
-            if info.num_examples
-        }
+        return {split: Documents(builder.as_data_source(split), 'text') for split in SPLITS}
 
 
 @contextlib.contextmanager
@@ -123,13 +134,9 @@ def package_folder(distribution: str, folder: str, install: str) -> Path:
     try:
         found = Path(str(importlib.metadata.distribution(distribution).locate_file(folder)))
     except importlib.metadata.PackageNotFoundError as error:
-        raise UserError(
-            f'The text of this corpus comes with {distribution}, missing here: {install}'
-        ) from error
+        raise UserError(f'The text of this corpus comes with {distribution}, missing here: {install}') from error
     if not found.is_dir():
-        raise UserError(
-            f'{distribution} is installed without its text ({found}); install it again: {install}'
-        )
+        raise UserError(f'{distribution} is installed without its text ({found}); install it again: {install}')
     return found
 
 

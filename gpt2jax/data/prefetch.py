@@ -6,9 +6,7 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 
-def prefetch(
-    function: Callable[[int], Any], start: int, stop: int, depth: int = 2
-) -> Iterator[tuple[int, Any]]:
+def prefetch(function: Callable[[int], Any], start: int, stop: int, depth: int = 2) -> Iterator[tuple[int, Any]]:
     """Yields (step, function(step)) for start <= step < stop, in order, up to `depth` steps ahead.
 
     An exception of `function` is raised here, in its step's turn. Closing the iterator (or leaving it to the
@@ -40,9 +38,7 @@ def prefetch(
             thread.join(0.01)
 
 
-def _produce(
-    function: Callable, start: int, stop: int, results: queue.Queue, closed: threading.Event
-) -> None:
+def _produce(function: Callable, start: int, stop: int, results: queue.Queue, closed: threading.Event) -> None:
     for step in range(start, stop):
         if closed.is_set():
             return

@@ -66,9 +66,7 @@ def prepare(
         with locked(directory, announce):
             prepared = _open(found, tokenizer, directory, lambda message: None)
             if prepared is None:
-                announce(
-                    f'Preparing {found.name} ({found.origin}) with tokenizer {tokenizer} in {directory}.'
-                )
+                announce(f'Preparing {found.name} ({found.origin}) with tokenizer {tokenizer} in {directory}.')
                 prepared = _build(found, tokenizer, directory)
     announce(prepared.description)
     return prepared
@@ -93,13 +91,6 @@ def _open(corpus: Corpus | TfdsCorpus, name: str, directory: Path, announce: Ann
 def _build(corpus: Corpus | TfdsCorpus, name: str, directory: Path) -> Prepared:
     try:
         sources = corpus.sources(directory)
-        for split in SPLITS:
-            if split not in sources:
-                sizes = ', '.join(f'{name} {len(source)}' for name, source in sources.items()) or 'none'
-                raise UserError(
-                    f'data.corpus: {corpus.name} ({corpus.origin}) has no document for the split {split} '
-                    f'(documents: {sizes}); it needs more text'
-                )
         tokenizer = _find_tokenizer(corpus, name, directory, lambda message: None)
         if tokenizer is None:
             tokenizer = make_tokenizer(name, sources['train'])
@@ -142,9 +133,7 @@ def _write(
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def _find_tokenizer(
-    corpus: Corpus | TfdsCorpus, name: str, directory: Path, announce: Announce
-) -> Tokenizer | None:
+def _find_tokenizer(corpus: Corpus | TfdsCorpus, name: str, directory: Path, announce: Announce) -> Tokenizer | None:
     """The tokenizer, unless it is still to be trained."""
     if not name.startswith('bpe:'):
         return make_tokenizer(name)
@@ -168,9 +157,7 @@ def _place(corpus: Corpus | TfdsCorpus, tokenizer: Tokenizer, directory: Path) -
     return key, directory / 'tokens' / f'{corpus.name}-{tokenizer.name.replace(":", "")}-{key[:16]}'
 
 
-def _describe(
-    corpus: Corpus | TfdsCorpus, tokenizer: Tokenizer, splits: dict[str, Tokens], folder: Path
-) -> str:
+def _describe(corpus: Corpus | TfdsCorpus, tokenizer: Tokenizer, splits: dict[str, Tokens], folder: Path) -> str:
     sizes = ', '.join(
         f'{name} {split.num_documents:,} documents / {split.num_tokens:,} tokens / {split.num_bytes:,} bytes'
         for name, split in splits.items()

@@ -89,9 +89,7 @@ def train_batch(rows: Rows, seed: int, step: int, batch_size: int, part: slice =
     return _numbered(rows.batch(indices_B), batch_size, part)
 
 
-def evaluation_batches(
-    rows: Rows, batch_size: int, part: slice = slice(None), num_rows: int = 0
-) -> Iterator[Batch]:
+def evaluation_batches(rows: Rows, batch_size: int, part: slice = slice(None), num_rows: int = 0) -> Iterator[Batch]:
     """All rows in order, each once, or a fixed set of them; the last batch is filled up with rows of padding.
 
     Args:

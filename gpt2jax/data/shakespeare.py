@@ -101,9 +101,7 @@ def _plain(paragraph: str) -> str:
     lines = [line.strip() for line in paragraph.replace('\\', '').split('\n')]
     speaker = SPEAKER.fullmatch(lines[0])
     # Some directions of the source have lost the underscore that opens them.
-    rest = [
-        f'_{line}' if re.fullmatch(r'\[[^]]*\]_', line) else line for line in lines[1 if speaker else 0 :]
-    ]
+    rest = [f'_{line}' if re.fullmatch(r'\[[^]]*\]_', line) else line for line in lines[1 if speaker else 0 :]]
     text = _typography(DIRECTION.sub(_direction, '\n'.join(rest)))
     text = '\n'.join(line.strip() for line in text.split('\n') if line.strip())
     return f'{_typography(speaker[1].strip())}:\n{text}' if speaker else text

@@ -1,6 +1,7 @@
 """`text`: the user's own .txt and .jsonl files, plain or gzipped, one file or a folder of them."""
 
 import contextlib
+import functools
 import gzip
 import hashlib
 import io
@@ -44,14 +45,15 @@ def corpus(path: str, text_key: str) -> Corpus:
     digests = [_readable(digest_file, file) for file in files]
     parts = [part for pair in zip(names, digests, strict=True) for part in pair]
 
+    @functools.cache
+    def measured() -> tuple[int, int]:
+        return _measure(files, text_key, path)
+
     def documents(split: str) -> Iterator[str]:
-        count, characters = _measure(files, text_key, path)
+        count, characters = measured()
         if count >= MANY:
             for text in itertools.chain.from_iterable(_documents(file, text_key) for file in files):
-                if (
-                    text.strip()
-                    and split_of(int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)) == split
-                ):
+                if text.strip() and split_of(int(hashlib.sha256(text.encode()).hexdigest()[:15], 16)) == split:
                     yield text
             return
         size = max(1, min(characters // BLOCKS, PIECE))
@@ -63,9 +65,7 @@ def corpus(path: str, text_key: str) -> Corpus:
 
 def _files(root: Path, path: str) -> list[Path]:
     if not path:
-        raise UserError(
-            "data.path is empty: the corpus 'text' needs a .txt or .jsonl file, or a folder of them"
-        )
+        raise UserError("data.path is empty: the corpus 'text' needs a .txt or .jsonl file, or a folder of them")
     if root.is_file():
         if not root.name.endswith(SUFFIXES):
             raise UserError(f'data.path = {path!r}: the name must end in one of {", ".join(SUFFIXES)}')
@@ -136,9 +136,7 @@ def _jsonl(file: Path, text_key: str) -> Iterator[str]:
             if not line:
                 return
             if len(line) > LONGEST_LINE:
-                raise UserError(
-                    f'{file}, line {number}: longer than {LONGEST_LINE} characters; split the document'
-                )
+                raise UserError(f'{file}, line {number}: longer than {LONGEST_LINE} characters; split the document')
             if line.strip():
                 yield _text_of(line, file, number, text_key)
 
@@ -153,13 +151,9 @@ def _text_of(line: str, file: Path, number: int, text_key: str) -> str:
         raise UserError(f'{where}: a JSON object is needed, this is {type(record).__name__}')
     if text_key not in record:
         keys = ', '.join(sorted(record)) or 'none'
-        raise UserError(
-            f'{where}: no key {text_key!r} (its keys: {keys}); set data.text_key to the one with the text'
-        )
+        raise UserError(f'{where}: no key {text_key!r} (its keys: {keys}); set data.text_key to the one with the text')
     if not isinstance(record[text_key], str):
-        raise UserError(
-            f'{where}: the value of {text_key!r} is {type(record[text_key]).__name__}, not a string'
-        )
+        raise UserError(f'{where}: the value of {text_key!r} is {type(record[text_key]).__name__}, not a string')
     return clean(record[text_key])
 
 

@@ -8,8 +8,8 @@ from typing import Any
 
 import numpy as np
 
-from gpt2jax.data.builder import SPLITS, Documents, split_of
-from gpt2jax.data.files import digest_bytes, digest_sampled
+from gpt2jax.data.builder import SPLITS, Documents, require_all, split_of
+from gpt2jax.data.files import digest_bytes, digest_sampled, locked, make_folder
 from gpt2jax.errors import UserError
 
 VERSION = '1'  # of the rules below: raise it when the documents change
@@ -39,7 +39,8 @@ class TfdsCorpus:
                 documents[split] = Documents(opened[split], self.text_key)
             else:
                 documents[split] = Documents(opened['train'], self.text_key, numbers[dealt == split])
-        return {split: source for split, source in documents.items() if len(source)}
+        require_all({split for split, source in documents.items() if len(source)}, self.name, self.origin)
+        return documents
 
 
 def corpus(name: str, path: str, text_key: str, directory: Path) -> TfdsCorpus:
@@ -57,9 +58,7 @@ def corpus(name: str, path: str, text_key: str, directory: Path) -> TfdsCorpus:
     """
     import tensorflow_datasets as tfds
 
-    folders = (
-        [Path(path).expanduser()] if path else [directory / 'corpora', Path(tfds.core.constants.DATA_DIR)]
-    )
+    folders = [Path(path).expanduser()] if path else [directory / 'corpora', Path(tfds.core.constants.DATA_DIR)]
     builder = _find(name, folders)
     if 'train' not in builder.info.splits:
         found = ', '.join(builder.info.splits) or 'none'
@@ -107,14 +106,14 @@ def _download(name: str, folder: Path) -> Any:
 
     try:
         builder = tfds.builder(name, data_dir=os.fspath(folder), try_gcs=False, file_format='array_record')
-        builder.download_and_prepare()
-    except (
-        Exception
-    ) as error:  # whatever a dataset's own code raises: no network, a missing package, a manual step
+        with locked(make_folder(folder), announce=print):
+            builder.download_and_prepare()
+    except Exception as error:
+        # Whatever a dataset's own code raises: no network, a missing package, a step by hand.
         raise UserError(
-            f'data.corpus = tfds:{name}: not prepared, and preparing it here failed: {_line(error)}; prepare it '
-            'where it can be downloaded (tfds build --file_format=array_record), and set data.path to a copy '
-            'of that TFDS folder'
+            f'data.corpus = tfds:{name}: not prepared, and preparing it here failed: {_line(error)}; '
+            'prepare it where it can be downloaded (tfds build --file_format=array_record), '
+            'and set data.path to a copy of that TFDS folder'
         ) from error
     return builder
 

@@ -28,9 +28,7 @@ LARGEST_VOCABULARY = 1 << 20
 GPT2_TOKENS = 50256  # its 50257th is <|endoftext|>
 
 CHUNK = 1 << 20  # characters encoded at once; longer texts are cut where no token can span the cut
-SPACE = (
-    '\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000'  # \s of the pre-tokenizer, not Python's
-)
+SPACE = '\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000'  # \s of the pre-tokenizer, not Python's
 CUT = re.compile(f'(?<=[^{SPACE}])(?=[{SPACE}])')
 # The pre-tokenizer backtracks over a run of white space that something follows, and its stack is finite.
 LONG_SPACE = re.compile(f'[{SPACE}]{{1000,}}(?=[^{SPACE}])')
@@ -69,9 +67,7 @@ class Tokenizer:
         bytes each that `surrogatepass` gives, and decoded back to themselves.
         """
         pieces = SURROGATES.split(text) if not _encodable(text) else [text]
-        parts = [
-            self._encode_bytes(piece) if i % 2 else self._encode(piece) for i, piece in enumerate(pieces)
-        ]
+        parts = [self._encode_bytes(piece) if i % 2 else self._encode(piece) for i, piece in enumerate(pieces)]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> list[np.ndarray]:
@@ -140,8 +136,7 @@ class Tokenizer:
         if len(self.tokens) == 256:
             return self._encode_bytes(text)
         parts = [
-            self._encoding.encode_to_numpy(piece, disallowed_special=()).astype(np.int32)
-            for piece in _pieces(text)
+            self._encoding.encode_to_numpy(piece, disallowed_special=()).astype(np.int32) for piece in _pieces(text)
         ]
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
@@ -177,14 +172,10 @@ def vocab_size_of(name: str) -> int:
         return len(SPECIAL) + (GPT2_TOKENS if name == 'gpt2' else 256)
     match = re.fullmatch(r'bpe:([0-9]{1,9})', name)
     if match is None:
-        raise UserError(
-            f"data.tokenizer = {name!r}: unknown; one of: 'gpt2', 'bytes', 'bpe:N' such as 'bpe:4096'"
-        )
+        raise UserError(f"data.tokenizer = {name!r}: unknown; one of: 'gpt2', 'bytes', 'bpe:N' such as 'bpe:4096'")
     size = int(match[1])
     if not 256 <= size <= LARGEST_VOCABULARY:
-        raise UserError(
-            f'data.tokenizer = {name!r}: N must lie in 256..{LARGEST_VOCABULARY} (there are 256 bytes)'
-        )
+        raise UserError(f'data.tokenizer = {name!r}: N must lie in 256..{LARGEST_VOCABULARY} (there are 256 bytes)')
     return size + len(SPECIAL)
 
 
@@ -195,14 +186,8 @@ def _load(path: Path) -> Tokenizer:
         value = json.loads(path.read_text('utf-8'))
         tokens = [token.encode('latin-1') for token in value['tokens']]
         name, size = value['name'], value['size']
-        whole = (
-            value['format'] == FORMAT and len(tokens) <= size and size + len(SPECIAL) == vocab_size_of(name)
-        )
-        tokenizer = (
-            Tokenizer(name, tokens, size)
-            if whole and {bytes([b]) for b in range(256)} <= set(tokens)
-            else None
-        )
+        whole = value['format'] == FORMAT and len(tokens) <= size and size + len(SPECIAL) == vocab_size_of(name)
+        tokenizer = Tokenizer(name, tokens, size) if whole and {bytes([b]) for b in range(256)} <= set(tokens) else None
     except OSError as error:
         raise UserError(f'{path}: the tokenizer cannot be read ({error.strerror})') from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:

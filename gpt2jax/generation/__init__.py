@@ -1,1 +1,2 @@
-def sample_texts(*a): return []
+def sample_texts(*a):
+    return []

@@ -40,6 +40,7 @@ def dropout_rows(x_BLD: Array, rate: float, key: Array | None, row_B: Array) -> 
     """
     if not rate or key is None:
         return x_BLD
+
     def keep(row):
         return jax.random.bernoulli(jax.random.fold_in(key, row), 1 - rate, x_BLD.shape[1:])
 

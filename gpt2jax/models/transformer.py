@@ -121,8 +121,7 @@ class Transformer:
         config = self.config
         shape = (batch_size, config.attention.num_kv_heads, slots, config.width // config.attention.num_heads)
         layers = tuple(
-            LayerCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
-            for _ in range(config.num_layers)
+            LayerCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype)) for _ in range(config.num_layers)
         )
         order_BM = jnp.zeros((batch_size, slots), jnp.int32)
         return Cache(layers, order_BM, order_BM - 1, jnp.zeros((), jnp.int32))

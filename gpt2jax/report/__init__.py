@@ -13,9 +13,7 @@ from gpt2jax.report.reading import read_run
 from gpt2jax.training.metrics import replace_file
 
 
-def write_report(
-    workdir_path: str | os.PathLike, defaults: dict[str, Any] | None = None
-) -> tuple[Path, Path]:
+def write_report(workdir_path: str | os.PathLike, defaults: dict[str, Any] | None = None) -> tuple[Path, Path]:
     """Writes report.html and report.png into a workdir, replacing earlier ones.
 
     Args:

@@ -1,6 +1,7 @@
 """The drawings of a report: SVG that follows the page's light or dark colours, and one PNG for a README."""
 
 import io
+import math
 import re
 from collections.abc import Callable
 from typing import Any
@@ -11,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullFormatter
 
 from gpt2jax.report.reading import Run, column, smooth
 from gpt2jax.training.display import clock_time, short_number
@@ -56,9 +57,7 @@ def vitals(run: Run) -> list[tuple[str, str]]:
         ('tokens_per_second', 'Tokens per second'),
     ):
         if np.isfinite(column(run.training, name)).any():
-            drawings.append(
-                (title, _svg(lambda axes, colors, name=name: _vital(axes, run, name, colors), (3.5, 1.9)))
-            )
+            drawings.append((title, _svg(lambda axes, colors, name=name: _vital(axes, run, name, colors), (3.5, 1.9))))
     return drawings
 
 
@@ -126,9 +125,7 @@ def _loss(axes: Axes, run: Run, x_name: str, colors: dict[str, str]) -> None:
     smooth_N = smooth(loss_N)
     axes.margins(y=0.15)
     axes.plot(*_thin(x_N, loss_N), color=colors['raw'], linewidth=1)
-    axes.plot(
-        *_thin(x_N, smooth_N), color=colors['train'], linewidth=1.8, marker=_marker(loss_N), markersize=4
-    )
+    axes.plot(*_thin(x_N, smooth_N), color=colors['train'], linewidth=1.8, marker=_marker(loss_N), markersize=4)
     _label(axes, x_N, smooth_N, 'training', colors['train'], above=False)
     x_E, value_E = column(run.evaluations, x_name), column(run.evaluations, 'nats_per_token')
     if np.isfinite(value_E).any():
@@ -194,7 +191,6 @@ def _dress(axes: Axes, run: Run, x_name: str, colors: dict[str, str]) -> None:
     axes.set_axisbelow(True)
     axes.spines['bottom'].set_color(colors['muted'])
     axes.tick_params(colors=colors['muted'], labelcolor=colors['muted'])
-    axes.xaxis.set_major_locator(MaxNLocator(5, integer=x_name != 'seconds', steps=[1, 2, 5, 10]))
     axes.yaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 2.5, 5, 10]))
     axes.xaxis.set_major_formatter(FuncFormatter(_TICKS[x_name]))
     axes.set_xlabel(X_AXES[x_name], color=colors['muted'], loc='right')
@@ -203,6 +199,17 @@ def _dress(axes: Axes, run: Run, x_name: str, colors: dict[str, str]) -> None:
     last = max([r[x_name] for r in run.training + run.evaluations if is_finite(r.get(x_name))], default=0)
     if last > 0:
         axes.set_xlim(-0.02 * last, 1.02 * last)
+    if x_name == 'seconds':
+        axes.xaxis.set_major_locator(MultipleLocator(_clock_step(last / 5)))
+    else:
+        axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, steps=[1, 2, 5, 10]))
+
+
+def _clock_step(seconds: float) -> float:
+    """The least round time of at least `seconds`."""
+    hour, day = 3600, 86_400
+    rounds = [1, 2, 5, 10, 20, 30, 60, 120, 300, 600, 1200, 1800, hour, 2 * hour, 4 * hour, 6 * hour, 12 * hour]
+    return next((step for step in rounds if step >= seconds), day * math.ceil(seconds / day))
 
 
 def _tick(value: float) -> str:

@@ -110,9 +110,7 @@ def _notices(run: Run) -> str:
 
 
 def _figures(drawings: list[tuple[str, str]]) -> str:
-    return ''.join(
-        f'<figure><figcaption>{escape(title)}</figcaption>{svg}</figure>' for title, svg in drawings
-    )
+    return ''.join(f'<figure><figcaption>{escape(title)}</figcaption>{svg}</figure>' for title, svg in drawings)
 
 
 def _curves(run: Run) -> str:
@@ -164,9 +162,7 @@ def _evaluations(run: Run) -> str:
     if not run.evaluations:
         return ''
     best = run.history.best_evaluation
-    names = [
-        n for n in ('nats_per_token', 'bits_per_byte', 'perplexity') if any(n in r for r in run.evaluations)
-    ]
+    names = [n for n in ('nats_per_token', 'bits_per_byte', 'perplexity') if any(n in r for r in run.evaluations)]
     rows = []
     for record in run.evaluations[-_MAX_EVALUATIONS:]:
         cells = [
@@ -174,7 +170,7 @@ def _evaluations(run: Run) -> str:
             short_number(record.get('tokens', 0)),
             clock_time(record.get('seconds', 0)),
         ]
-        cells += [f'{record[n]:.4g}' if is_finite(record.get(n)) else str(record.get(n)) for n in names]
+        cells += [f'{record[n]:,.3f}' if is_finite(record.get(n)) else str(record.get(n)) for n in names]
         marked = ' class="best"' if best and record['step'] == best['step'] else ''
         rows.append(f'<tr{marked}>{"".join(f"<td>{escape(cell)}</td>" for cell in cells)}</tr>')
     heads = ['step', 'tokens', 'time', *(name.replace('_', ' ') for name in names)]

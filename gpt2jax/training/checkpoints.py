@@ -5,8 +5,10 @@ named by a number alone was complete once; its manifest shows whether it still i
 step_folder.py.
 """
 
+import errno
 import json
 import math
+import os
 import shutil
 import threading
 from collections.abc import Callable, Sequence
@@ -57,9 +59,7 @@ class Checkpoints:
         self._error: UserError | None = None
         self._saves = 0
 
-    def save(
-        self, step: int, params: Any, rest: Any, metadata: dict[str, Any], score: float | None = None
-    ) -> None:
+    def save(self, step: int, params: Any, rest: Any, metadata: dict[str, Any], score: float | None = None) -> None:
         """Saves a step; a step that is complete already is left as it is.
 
         The arrays may be donated or overwritten as soon as this returns. The checkpoint counts once its
@@ -92,9 +92,7 @@ class Checkpoints:
         if not self._asynchronous:
             self.wait()
 
-    def restore(
-        self, abstract_params: Any, abstract_rest: Any
-    ) -> tuple[int, Any, Any, dict[str, Any]] | None:
+    def restore(self, abstract_params: Any, abstract_rest: Any) -> tuple[int, Any, Any, dict[str, Any]] | None:
         """Restores the newest good step, with a warning for every damaged one that it has to pass over.
 
         Args:
@@ -118,9 +116,7 @@ class Checkpoints:
         trees, metadata = step_folder.read(self._checkpointer, self._folder(step), targets)
         return step, trees['params'], trees['rest'], metadata
 
-    def restore_params(
-        self, abstract_params: Any, step: int | str | None = None
-    ) -> tuple[int, Any, dict[str, Any]]:
+    def restore_params(self, abstract_params: Any, step: int | str | None = None) -> tuple[int, Any, dict[str, Any]]:
         """Restores the parameters alone, without reading or verifying the rest.
 
         Args:
@@ -196,7 +192,8 @@ class Checkpoints:
                 _remove(self._folder(step))  # of this step only a damaged one can be there
                 partial.rename(self._folder(step))
                 sync_folder(self.directory)
-                self._damaged.discard(step)
+            self._damaged.discard(step)
+            if jax.process_index() == 0:
                 self._retire()
         except Exception as error:
             self._error = self._failure(step, error)
@@ -221,7 +218,6 @@ class Checkpoints:
         for step in self._folders():
             if step not in kept:
                 _remove(self._folder(step))
-                self._damaged.discard(step)
 
     def _failure(self, step: int, error: Exception) -> UserError:
         """What to tell about a save that failed; what it has written is removed."""
@@ -229,6 +225,8 @@ class Checkpoints:
             shutil.rmtree(self._folder(step, PARTIAL), ignore_errors=True)
         if isinstance(error, UserError):
             reason = str(error)
+        elif os.strerror(errno.ENOSPC) in str(error):
+            reason = 'no space left on the disk'
         else:
             reason = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else "no message"}'
         existing = next(path for path in (self.directory, *self.directory.parents) if path.exists())
@@ -236,7 +234,7 @@ class Checkpoints:
         last = f'step {complete[-1]} is the last complete one' if complete else 'no step is complete yet'
         return UserError(
             f'could not save the checkpoint of step {step} in {self.directory} '
-            f'({describe_bytes(shutil.disk_usage(existing).free)} free there): {reason}; '
+            f'({describe_bytes(shutil.disk_usage(existing).free)} free there without it): {reason}; '
             f'{last}: put the cause right and run the same command again'
         )
 

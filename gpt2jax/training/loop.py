@@ -7,7 +7,7 @@ import jax
 
 from gpt2jax.data.prefetch import prefetch
 from gpt2jax.data.rows import Rows, evaluation_batches, train_batch
-from gpt2jax.errors import UserError
+from gpt2jax.errors import Stopped, UserError
 from gpt2jax.evaluation.likelihood import evaluate
 from gpt2jax.sharding import local_rows, place_batch
 from gpt2jax.training.checkpoints import Checkpoints
@@ -16,12 +16,6 @@ from gpt2jax.training.progress import Progress
 from gpt2jax.training.setup import Setup
 from gpt2jax.training.signals import stop_on_signals
 from gpt2jax.training.state import State
-
-RUN_AGAIN = 75  # exit status of a run that was asked to stop and has saved (EX_TEMPFAIL of sysexits.h)
-
-
-class Stopped(Exception):
-    """The run was asked to stop; everything is saved, and the same command continues it."""
 
 
 class Loop:

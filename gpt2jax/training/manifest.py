@@ -31,7 +31,7 @@ def find_damage(folder: Path, required: Collection[str], left_out: Collection[st
 
     Args:
         required: relative paths of files or folders that must be in the manifest.
-        left_out: relative paths of folders that are not looked at. Everything else in the manifest is compared.
+        left_out: relative paths of folders that are not looked at; everything else listed is compared.
 
     Returns:
         The first damage as 'file: reason', or None when every byte is as it was written.

@@ -88,9 +88,7 @@ def make_evaluation_step(model, objective, loss):
         example = objective(batch, jax.random.key(0))
         hidden_BLD, _ = model.apply(params, example)
         head_params, logits_fn = model.head(params)
-        nats_BL = all_token_nats(
-            logits_fn, head_params, hidden_BLD, example.targets, chunk_tokens=loss.chunk_tokens
-        )
+        nats_BL = all_token_nats(logits_fn, head_params, hidden_BLD, example.targets, chunk_tokens=loss.chunk_tokens)
         return nats_BL, example.weights, example.targets
 
     return evaluation_step

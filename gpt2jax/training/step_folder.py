@@ -9,6 +9,7 @@ Orbax by itself restores a flipped bit silently, casts a wrong dtype, and takes 
 checkpoint: hence the manifest and the table of dtypes and shapes.
 """
 
+import logging
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -30,14 +31,13 @@ SHOWN_DIFFERENCES = 5
 
 def make_checkpointer() -> ocp.AsyncCheckpointer:
     """Orbax, set up for the two items of a step."""
+    logging.getLogger('absl').addFilter(_is_not_orbax_failure)
     # Weights hardly compress (8 %), and zstd takes the cores from the training for five times as long.
     handlers = {item: ocp.PyTreeCheckpointHandler(use_compression=False) for item in ITEMS}
     return ocp.AsyncCheckpointer(ocp.CompositeCheckpointHandler(**handlers))
 
 
-def make_record(
-    step: int, trees: dict[str, Any], metadata: dict[str, Any], score: float | None
-) -> dict[str, Any]:
+def make_record(step: int, trees: dict[str, Any], metadata: dict[str, Any], score: float | None) -> dict[str, Any]:
     """The content of metadata.json."""
     return {
         'format': FORMAT,
@@ -69,15 +69,11 @@ def find_damage(folder: Path, step: int, items: Sequence[str]) -> str | None:
     try:
         record = read_json(folder / METADATA)
         if (record['format'], record['step']) != (FORMAT, step) or not isinstance(record['metadata'], dict):
-            return (
-                f'{METADATA}: format {record["format"]}, step {record["step"]}; expected {FORMAT} and {step}'
-            )
+            return f'{METADATA}: format {record["format"]}, step {record["step"]}; expected {FORMAT} and {step}'
         required = [arrays[item] for item in items if dict(record['arrays'][item])]
     except (UserError, KeyError, TypeError, ValueError) as error:
         return f'{METADATA}: {error!r}'
-    return manifest.find_damage(
-        folder, required, left_out=[arrays[item] for item in ITEMS if item not in items]
-    )
+    return manifest.find_damage(folder, required, left_out=[arrays[item] for item in ITEMS if item not in items])
 
 
 def read(
@@ -96,8 +92,7 @@ def read(
     """
     record = read_json(folder / METADATA)
     flat = {
-        item: {name: _target(leaf) for name, leaf in _flatten(item, tree).items()}
-        for item, tree in targets.items()
+        item: {name: _target(leaf) for name, leaf in _flatten(item, tree).items()} for item, tree in targets.items()
     }
     _check_fit(folder, record['arrays'], _describe_arrays(flat))
     arguments = {}
@@ -112,6 +107,11 @@ def read(
         arrays = [found[name] if name in found else _empty(leaf) for name, leaf in leaves.items()]
         trees[item] = jax.tree.unflatten(jax.tree.structure(targets[item]), arrays)
     return trees, record['metadata']
+
+
+def _is_not_orbax_failure(record: logging.LogRecord) -> bool:
+    """Drops the tracebacks that Orbax's threads log of a failed save: it is raised as well, and told once."""
+    return not (record.exc_info and 'orbax' in Path(record.pathname).parts)
 
 
 def _flatten(item: str, tree: Any) -> dict[str, Any]:

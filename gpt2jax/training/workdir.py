@@ -45,9 +45,7 @@ def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
     except OSError as error:
         with contextlib.suppress(OSError):  # the first error is the one to tell
             temporary.unlink(missing_ok=True)
-        raise UserError(
-            f'cannot write {path}: {error.strerror or error}; nothing that was there is lost'
-        ) from error
+        raise UserError(f'cannot write {path}: {error.strerror or error}; nothing that was there is lost') from error
 
 
 def read_json(path: Path, limit_bytes: int = JSON_LIMIT_BYTES) -> Any:
@@ -125,9 +123,7 @@ class Workdir:
         try:
             descriptor = os.open(lock_path, os.O_RDWR | os.O_CREAT, 0o644)
         except OSError as error:
-            raise UserError(
-                f'cannot write in {self.path}: {error.strerror}; choose another --workdir'
-            ) from error
+            raise UserError(f'cannot write in {self.path}: {error.strerror}; choose another --workdir') from error
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             holder = {'pid': os.getpid(), 'host': socket.gethostname(), 'since': _now()}
@@ -137,8 +133,7 @@ class Workdir:
             os.close(descriptor)
             if error.errno in (errno.EWOULDBLOCK, errno.EACCES):
                 raise UserError(
-                    f'{self.path} is in use by {_holder(lock_path)}; '
-                    'wait for it, stop it, or choose another --workdir'
+                    f'{self.path} is in use by {_holder(lock_path)}; wait for it, stop it, or choose another --workdir'
                 ) from None
             raise UserError(
                 f'cannot lock {lock_path}: {error.strerror}; '
@@ -173,9 +168,7 @@ class Workdir:
         except OSError as error:
             with contextlib.suppress(OSError):  # the first error is the one to tell
                 probe.unlink(missing_ok=True)
-            raise UserError(
-                f'cannot write in {self.path}: {error.strerror}; choose another --workdir'
-            ) from error
+            raise UserError(f'cannot write in {self.path}: {error.strerror}; choose another --workdir') from error
         check_space(self.path, bytes_needed, 'this run')
 
     def write_json(self, name: str, value: Any) -> None:
@@ -204,9 +197,7 @@ class Workdir:
                 return None
             raise
         if not isinstance(config, dict):
-            raise UserError(
-                f'{path} holds no config (a JSON object): it was damaged or edited; restore or delete it'
-            )
+            raise UserError(f'{path} holds no config (a JSON object): it was damaged or edited; restore or delete it')
         return config
 
     def _create(self) -> None:
@@ -214,9 +205,7 @@ class Workdir:
             self.path.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             reason = 'it is a file' if isinstance(error, FileExistsError) else error.strerror
-            raise UserError(
-                f'cannot create the folder {self.path}: {reason}; choose another --workdir'
-            ) from error
+            raise UserError(f'cannot create the folder {self.path}: {reason}; choose another --workdir') from error
 
 
 def differences(old: dict[str, Any], new: dict[str, Any], sections: list[str] | tuple[str, ...]) -> list[str]:

@@ -1,0 +1,57 @@
+"""Small things that many tests need."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.sharding import AxisType
+
+from gpt2jax.config import default_config, overlay
+from gpt2jax.objectives import Causal
+from gpt2jax.training.setup import Setup
+from gpt2jax.validation import resolve
+
+TINY = {
+    'data.tokenizer': 'bytes',
+    'data.length': 16,
+    'model.num_layers': 3,
+    'model.width': 32,
+    'model.vocab_multiple': 1,
+    'model.attention.num_heads': 4,
+    'training.steps': 20,
+    'training.batch_size': 8,
+    'optimizer.warmup_steps': 2,
+}
+
+
+def tiny_config(**changes):
+    """A resolved config of a small GPT-2; `model__width=64` sets model.width."""
+    dotted = {name.replace('__', '.'): value for name, value in changes.items()}
+    return resolve(overlay(default_config(), TINY | dotted))
+
+
+def random_batch(rows: int, length: int, seed: int = 0, documents: int = 3, vocab: int = 256):
+    """A batch as gpt2jax.data.rows makes it, with document borders at random places and one padded row."""
+    random = np.random.default_rng(seed)
+    tokens_BL = random.integers(0, vocab, (rows, length + 1), dtype=np.int32)
+    borders_BL = np.zeros((rows, length + 1), np.int32)
+    for row in borders_BL:
+        row[random.choice(np.arange(1, length), documents - 1, replace=False)] = 1
+    segment_BL = 1 + np.cumsum(borders_BL, axis=1, dtype=np.int32)
+    segment_BL[-1, length - 3 :] = 0
+    return {'tokens': tokens_BL, 'segment': segment_BL, 'row': np.arange(rows, dtype=np.int32)}
+
+
+def causal_example(rows: int, length: int, **options):
+    """The causal Example of a random batch."""
+    return Causal()(jax.tree.map(jnp.asarray, random_batch(rows, length, **options)), jax.random.key(0))
+
+
+def largest_difference(a, b) -> float:
+    """Over all leaves of two trees."""
+    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)))) for x, y in zip(*map(jax.tree.leaves, (a, b))))
+
+
+def one_device_setup(config) -> Setup:
+    """The parts of a run on the first device, however many there are."""
+    mesh = jax.make_mesh((1, 1), ('data', 'fsdp'), devices=jax.devices()[:1], axis_types=(AxisType.Auto,) * 2)
+    return Setup(config, mesh)

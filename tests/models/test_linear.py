@@ -1,0 +1,32 @@
+"""Products and dropout."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from gpt2jax.models.linear import Linear, dropout_rows
+
+
+def test_linear_is_the_product_over_the_last_axis():
+    x_BLD = jax.random.normal(jax.random.key(0), (2, 3, 8))
+    params = Linear(5, 0.1, True, 'float32').init(jax.random.key(1), x_BLD)['params']
+    params['bias'] = jnp.arange(5.0)
+    y_BLE = Linear(5, 0.1, True, 'float32').apply({'params': params}, x_BLD)
+    expected = np.einsum('bld,de->ble', x_BLD, params['kernel']) + np.arange(5)
+    np.testing.assert_allclose(y_BLE, expected, atol=1e-5)
+
+
+def test_dropout_keeps_the_mean_and_the_rate():
+    x_BLD = jnp.ones((4, 50, 100))
+    y_BLD = dropout_rows(x_BLD, 0.25, jax.random.key(0), jnp.arange(4))
+    np.testing.assert_allclose(jnp.mean(y_BLD == 0), 0.25, atol=0.01)
+    np.testing.assert_allclose(jnp.mean(y_BLD), 1, atol=0.02)
+    np.testing.assert_allclose(jnp.max(y_BLD), 1 / 0.75)
+
+
+def test_what_a_row_drops_depends_on_the_row_and_not_on_its_neighbours():
+    x_BLD, key = jnp.ones((4, 5, 6)), jax.random.key(0)
+    whole_BLD = dropout_rows(x_BLD, 0.5, key, jnp.arange(4))
+    part_BLD = dropout_rows(x_BLD[:2], 0.5, key, jnp.array([3, 1]))
+    np.testing.assert_array_equal(part_BLD, whole_BLD[jnp.array([3, 1])])
+    assert (whole_BLD[0] != whole_BLD[1]).any()

@@ -1,0 +1,172 @@
+"""GPT-2: sizes, light cone, and the equivalence of every way to compute it."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from gpt2jax.models import make_model
+from gpt2jax.models import transformer as transformer_file
+from gpt2jax.models.blocks import unstack_layers
+from gpt2jax.models.masks import visible
+from helpers import causal_example, largest_difference, tiny_config
+
+
+def model_of(**changes):
+    model = make_model(tiny_config(**changes).model)
+    return model, model.init(jax.random.key(0))
+
+
+def input_gradient(model, params, example, row, position):
+    """|d hidden[row, position] / d token embedding| of every input position, [L]."""
+    table_VD = params['embedding']['token']
+    order = jnp.arange(example.inputs.size).reshape(example.inputs.shape)
+
+    def output(inputs_BLD):
+        # Every position gets an embedding of its own, so that the gradient tells them apart.
+        own_VD = table_VD.at[: order.size].set(inputs_BLD.reshape(-1, table_VD.shape[1]))
+        own = {**params, 'embedding': {**params['embedding'], 'token': own_VD}}
+        hidden_BLD, _ = model.apply(own, example.replace(inputs=order))
+        return jnp.sum(jnp.sin(hidden_BLD[row, position] * jnp.arange(1, 1 + hidden_BLD.shape[-1])))
+
+    return jnp.abs(jax.grad(output)(table_VD[example.inputs])).sum(-1)
+
+
+def light_cone(model, params, example):
+    """[B, L, L] whether the output at each position depends on the input at each other of its row."""
+    B, L = example.inputs.shape
+    gradient = jax.jit(lambda row, position: input_gradient(model, params, example, row, position)[row])
+    return np.stack([[np.asarray(gradient(b, q)) > 0 for q in range(L)] for b in range(B)])
+
+
+def test_an_output_depends_on_what_its_mask_shows_and_on_nothing_else():
+    """No gradient reaches a later token or another document; every visible token has one."""
+    model, params = model_of(model__num_layers=2)
+    example = causal_example(3, 12)
+    expected = visible(example.order, example.order, example.segment, example.segment)
+    np.testing.assert_array_equal(light_cone(model, params, example), expected)
+
+
+def test_the_light_cone_test_sees_a_broken_mask(monkeypatch):
+    monkeypatch.setattr(transformer_file, 'visible', lambda oq, ok, sq, sk: ok[:, None, :] <= oq[:, :, None] + 1)
+    model, params = model_of(model__num_layers=2)
+    example = causal_example(2, 12)
+    expected = visible(example.order, example.order, example.segment, example.segment)
+    assert (light_cone(model, params, example) != expected).any()
+
+
+@pytest.mark.parametrize('order', ['full', 'permuted'])
+def test_the_model_obeys_any_order(order):
+    """The model does not know the objective: other orders give other light cones, with the same parameters."""
+    model, params = model_of(model__num_layers=1)
+    example = causal_example(2, 8)
+    order_BL = jnp.zeros_like(example.order)
+    if order == 'permuted':
+        order_BL = jnp.asarray(np.stack([np.random.default_rng(b).permutation(8) for b in range(2)]), jnp.int32)
+    example = example.replace(order=order_BL)
+    expected = visible(order_BL, order_BL, example.segment, example.segment)
+    np.testing.assert_array_equal(light_cone(model, params, example), expected)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'model__scan_layers': True},
+        {'model__remat': 'full'},
+        {'model__remat': 'dots'},
+        {'model__scan_layers': True, 'model__remat': 'full'},
+        {'model__attention__kernel': 'fused'},
+        {'model__attention__kernel': 'einsum'},
+    ],
+    ids=str,
+)
+def test_every_way_to_compute_it_gives_the_same_values_and_gradients(changes):
+    example = causal_example(4, 16)
+    (plain, params), (other, other_params) = model_of(), model_of(**changes)
+    assert all(np.array_equal(a, b) for a, b in zip(*map(jax.tree.leaves, (params, other_params)), strict=True))
+
+    def loss(model):
+        return lambda params: jnp.mean(jnp.sin(3 * model.apply(params, example, dropout_key=jax.random.key(1))[0]))
+
+    expected, found = (jax.jit(jax.value_and_grad(loss(model)))(params) for model in (plain, other))
+    assert largest_difference(expected, found) < 1e-5
+
+
+def test_remat_really_computes_again():
+    example = causal_example(4, 16)
+
+    def exponentials(**changes):
+        model, params = model_of(**changes)
+        gradient = jax.grad(lambda params: jnp.sum(model.apply(params, example)[0]))
+        return str(jax.make_jaxpr(gradient)(params)).count(' exp ')
+
+    assert exponentials(model__remat='full') > exponentials()
+
+
+def test_layers_may_be_handed_over_one_by_one():
+    model, params = model_of()
+    example = causal_example(2, 8)
+    layers = {**params, 'blocks': unstack_layers(params['blocks'], 3)}
+    assert largest_difference(model.apply(params, example)[0], model.apply(layers, example)[0]) == 0
+
+
+@pytest.mark.parametrize('changes', [{}, {'model__attention__num_kv_heads': 2}, {'model__norm__kind': 'rmsnorm'}], ids=str)
+def test_cached_hidden_states_equal_uncached_ones(changes):
+    model, params = model_of(**changes)
+    example = causal_example(3, 16)
+    whole_BLD, _ = model.apply(params, example)
+    carry, pieces = model.init_carry(3, 20), []
+    for start, stop in ((0, 5), (5, 6), (6, 7), (7, 16)):
+        piece = jax.tree.map(lambda a, s=slice(start, stop): a[:, s] if a.ndim == 2 else a, example)
+        hidden_BLD, carry = model.apply(params, piece, carry)
+        pieces.append(hidden_BLD)
+    assert int(carry.filled) == 16
+    np.testing.assert_allclose(jnp.concatenate(pieces, 1), whole_BLD, atol=1e-5)
+
+
+def test_padded_ids_have_no_probability():
+    model, params = model_of(model__vocab_multiple=128)
+    head_params, logits_fn = model.head(params)
+    logits_NV = logits_fn(head_params, jnp.ones((1, 32)))
+    assert logits_NV.shape == (1, 384)
+    assert np.isfinite(logits_NV[:, :260]).all()
+    assert np.isneginf(logits_NV[:, 260:]).all()
+
+
+def test_an_untied_head_is_its_own_matrix():
+    model, params = model_of(model__head__tied=False)
+    assert params['head']['kernel'].shape == params['embedding']['token'].shape
+    assert largest_difference(params['head']['kernel'], params['embedding']['token']) > 0
+    assert model.head(params)[0] is params['head']['kernel']
+
+
+def test_initial_values_have_the_spread_of_gpt2():
+    config = tiny_config(model__width=128, model__num_layers=8)
+    params = make_model(config.model).init(jax.random.key(0))
+    blocks = params['blocks']
+    for kernel in (blocks['attention']['query']['kernel'], blocks['feedforward']['expand']['kernel']):
+        np.testing.assert_allclose(jnp.std(kernel), 0.02, rtol=0.02)
+    for kernel in (blocks['attention']['out']['kernel'], blocks['feedforward']['contract']['kernel']):
+        np.testing.assert_allclose(jnp.std(kernel), 0.02 / (2 * 8) ** 0.5, rtol=0.02)
+    assert len({float(jnp.sum(kernel[layer])) for layer in range(8)}) == 8  # layers start apart
+
+
+def test_bfloat16_stays_near_float32_and_keeps_float32_parameters():
+    example = causal_example(2, 16)
+    (plain, params), (half, half_params) = model_of(), model_of(model__dtype='bfloat16')
+    assert {leaf.dtype for leaf in jax.tree.leaves(half_params)} == {jnp.dtype('float32')}
+    hidden_BLD, _ = half.apply(half_params, example)
+    assert hidden_BLD.dtype == jnp.bfloat16
+    expected_BLD, _ = plain.apply(params, example)
+    assert 0 < largest_difference(hidden_BLD.astype(jnp.float32), expected_BLD) < 0.1
+
+
+def test_dropout_drops_at_its_rate_and_only_when_asked():
+    example = causal_example(4, 16)
+    model, params = model_of(model__dropout=0.3, model__attention__dropout=0.3)
+    silent, _ = model.apply(params, example)
+    np.testing.assert_array_equal(silent, model_of()[0].apply(params, example)[0])
+    first, again, other = (model.apply(params, example, dropout_key=jax.random.key(seed))[0] for seed in (1, 1, 2))
+    np.testing.assert_array_equal(first, again)
+    assert largest_difference(first, other) > 0
+    assert largest_difference(first, silent) > 0

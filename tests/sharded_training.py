@@ -1,0 +1,82 @@
+"""Run by test_sharding in its own process, on 8 forced CPU devices: writes what every mesh trained to standard output.
+
+One JSON object: {name of the run: {'losses': [...], 'difference': largest difference of final parameters from the
+run on one device, 'spread': largest movement of a parameter, 'whole': the large matrices that were not cut}}.
+"""
+
+import json
+import sys
+
+import jax
+from jax.sharding import AxisType
+
+from gpt2jax.sharding import make_mesh, place_batch
+from gpt2jax.training.setup import Setup
+from tests.helpers import largest_difference, random_batch, tiny_config
+
+STEPS = 5
+RUNS = {
+    'one device': {},
+    'one device, accumulation 2': {'training__accumulation': 2},
+    'data 8': {'sharding__data': 8},
+    'fsdp 8': {'sharding__fsdp': 8},
+    'data 2 x fsdp 4, accumulation 2': {'sharding__data': 2, 'sharding__fsdp': 4, 'training__accumulation': 2},
+}
+
+
+def run_config(**changes):
+    """Dropout on; a learning rate at which five steps really move the parameters."""
+    return tiny_config(
+        training__batch_size=16,
+        model__num_layers=2,
+        model__vocab_multiple=8,
+        model__dropout=0.1,
+        model__attention__dropout=0.1,
+        loss__chunk_tokens=64,
+        optimizer__learning_rate=3e-3,
+        **changes,
+    )
+
+
+def train(setup: Setup):
+    """Losses, initial and final parameters on the host, and the final state on its devices."""
+    state, step, losses = setup.initial_state(), setup.train_step(), []
+    start = jax.device_get(state.params)
+    for index in range(STEPS):
+        state, metrics = step(state, place_batch(random_batch(16, 16, seed=index), setup.mesh))
+        losses.append(float(metrics['loss']))
+    return losses, start, jax.device_get(state.params), state
+
+
+def whole_matrices(state) -> list[str]:
+    """Large arrays of parameters and optimizer of which a device holds all."""
+    leaves = jax.tree_util.tree_flatten_with_path((state.params, state.opt_state))[0]
+    return [
+        jax.tree_util.keystr(path, simple=True, separator='/')
+        for path, leaf in leaves
+        if leaf.size >= 512 and leaf.addressable_shards[0].data.size == leaf.size
+    ]
+
+
+def main() -> None:
+    """Trains every run and prints the comparison."""
+    assert jax.device_count() == 8
+    one = jax.make_mesh((1, 1), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:1])
+    results, reference = {}, None
+    for name, changes in RUNS.items():
+        config = run_config(**changes)
+        setup = Setup(config, one if name.startswith('one device') else make_mesh(config))
+        losses, start, final, state = train(setup)
+        reference = final if reference is None else reference
+        results[name] = {
+            'losses': losses,
+            'difference': largest_difference(final, reference),
+            'spread': largest_difference(final, start),
+            'whole': whole_matrices(state),
+            'devices': len(state.params['embedding']['token'].sharding.device_set),
+        }
+    json.dump(results, sys.stdout)
+
+
+if __name__ == '__main__':
+    main()

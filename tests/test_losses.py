@@ -1,0 +1,85 @@
+"""The chunked loss is the plain loss."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from helpers import largest_difference
+
+from gpt2jax.losses import all_token_nats, cross_entropy
+
+B, L, D, V = 3, 17, 8, 33
+
+
+@pytest.fixture(name='arrays')
+def make_arrays():
+    keys = jax.random.split(jax.random.key(0), 4)
+    hidden_BLD, table_VD = jax.random.normal(keys[0], (B, L, D)), jax.random.normal(keys[1], (V, D))
+    targets_BL = jax.random.randint(keys[2], (B, L), 0, V)
+    weights_BL = jax.random.bernoulli(keys[3], 0.7, (B, L)) * 1.0
+    return table_VD, hidden_BLD, targets_BL, weights_BL
+
+
+def logits_fn(table_VD, hidden_ND):
+    return hidden_ND @ table_VD.T
+
+
+def plain(table_VD, hidden_BLD, targets_BL, weights_BL, z_loss):
+    logits_BLV = hidden_BLD @ table_VD.T
+    log_z_BL = jnp.log(jnp.sum(jnp.exp(logits_BLV), -1))
+    nats_BL = log_z_BL - jnp.sum(logits_BLV * jax.nn.one_hot(targets_BL, V), -1)
+    return jnp.sum(weights_BL * (nats_BL + z_loss * log_z_BL**2)), jnp.sum(weights_BL * nats_BL)
+
+
+@pytest.mark.parametrize('z_loss', [0.0, 0.01])
+@pytest.mark.parametrize('chunk_tokens', [0, 1, 5, 12, B * L, 1000])
+def test_chunked_loss_and_gradient_equal_the_plain_ones(arrays, chunk_tokens, z_loss):
+    table_VD, hidden_BLD, targets_BL, weights_BL = arrays
+
+    def chunked_loss(table_VD, hidden_BLD):
+        options = {'chunk_tokens': chunk_tokens, 'z_loss': z_loss, 'predictions': L}
+        loss, nats = cross_entropy(logits_fn, table_VD, hidden_BLD, targets_BL, weights_BL, **options)
+        return 3 * loss / weights_BL.sum(), nats / weights_BL.sum()
+
+    def plain_loss(table_VD, hidden_BLD):
+        loss, nats = plain(table_VD, hidden_BLD, targets_BL, weights_BL, z_loss)
+        return 3 * loss / weights_BL.sum(), nats / weights_BL.sum()
+
+    results = [
+        jax.value_and_grad(f, (0, 1), has_aux=True)(table_VD, hidden_BLD) for f in (chunked_loss, plain_loss)
+    ]
+    assert largest_difference(*results) < 1e-5
+
+
+def test_gathering_the_predicted_positions_first_changes_nothing(arrays):
+    table_VD, hidden_BLD, targets_BL, _ = arrays
+    weights_BL = jnp.zeros((B, L)).at[:, jnp.asarray([2, 3, 11])].set(1.0).at[1, 3].set(0.0)
+
+    def loss(hidden_BLD, predictions):
+        options = {'chunk_tokens': 6, 'z_loss': 0.1, 'predictions': predictions}
+        return cross_entropy(logits_fn, table_VD, hidden_BLD, targets_BL, weights_BL, **options)[0]
+
+    gathered, whole = (jax.value_and_grad(loss)(hidden_BLD, predictions) for predictions in (3, L))
+    assert largest_difference(gathered, whole) < 1e-5
+
+
+def test_logits_of_all_tokens_never_exist_at_once(arrays):
+    table_VD, hidden_BLD, targets_BL, weights_BL = arrays
+
+    def loss(table_VD, hidden_BLD):
+        options = {'chunk_tokens': 2 * B, 'z_loss': 0.0, 'predictions': L}
+        return cross_entropy(logits_fn, table_VD, hidden_BLD, targets_BL, weights_BL, **options)[0]
+
+    compiled = jax.jit(jax.grad(loss, (0, 1))).lower(table_VD, hidden_BLD).as_text()
+    assert f'tensor<{2 * B}x{V}xf32>' in compiled  # the logits of a chunk
+    assert f'tensor<{B * L}x{V}xf32>' not in compiled
+    assert f'x{B * L}x{V}xf32>' not in compiled
+
+
+@pytest.mark.parametrize('chunk_tokens', [0, 5, 12])
+def test_token_nats_of_an_evaluation_are_those_of_each_token(arrays, chunk_tokens):
+    table_VD, hidden_BLD, targets_BL, _ = arrays
+    nats_BL = all_token_nats(logits_fn, table_VD, hidden_BLD, targets_BL, chunk_tokens=chunk_tokens)
+    log_p_BLV = jax.nn.log_softmax(hidden_BLD @ table_VD.T)
+    expected_BL = -np.take_along_axis(np.asarray(log_p_BLV), np.asarray(targets_BL)[..., None], -1)[..., 0]
+    np.testing.assert_allclose(nats_BL, expected_BL, atol=1e-5)

@@ -1,0 +1,268 @@
+"""What `resolve` fills in, and that it refuses what cannot work before anything is touched."""
+
+import importlib.util
+import os
+import re
+import subprocess
+import sys
+from pathlib import Path
+
+import jax
+import numpy as np
+import pytest
+from jax.sharding import AxisType
+from ml_collections import ConfigDict
+
+from gpt2jax.config import default_config, flatten, overlay
+from gpt2jax.errors import UserError
+from gpt2jax.training.setup import Setup
+from gpt2jax.validation import AT_LEAST_ONE, AT_LEAST_ZERO, CHOICES, FRACTIONS, resolve
+from tests.helpers import random_batch
+
+REPOSITORY = Path(__file__).parents[1]
+RECIPES = sorted((REPOSITORY / 'configs').glob('*.py'))
+
+
+def resolved(changes):
+    return resolve(overlay(default_config(), changes))
+
+
+def mesh_of_one():
+    return jax.make_mesh((1, 1), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:1])
+
+
+def load_recipe(path):
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_blank_is_filled_in():
+    config = resolved({'data.tokenizer': 'bytes', 'data.length': 64, 'training.accumulation': 4})
+    assert config.model.vocab_size == 260
+    assert config.model.position.max_length == 64
+    assert config.model.attention.num_kv_heads == config.model.attention.num_heads == 12
+    assert config.model.feedforward.width == 4 * 768
+    assert config.optimizer.decay_steps == 200
+    assert config.evaluation.batch_size == 4
+
+
+def test_what_is_given_is_kept():
+    given = {
+        'model.vocab_size': 50304,
+        'model.position.max_length': 2048,
+        'model.attention.num_kv_heads': 3,
+        'model.feedforward.width': 100,
+        'optimizer.decay_steps': 7,
+        'evaluation.batch_size': 5,
+    }
+    assert flatten(resolved(given)).items() >= given.items()
+
+
+def test_resolving_twice_changes_nothing():
+    once = resolve(default_config())
+    assert resolve(ConfigDict(once)) == once
+
+
+def test_the_decay_that_is_filled_in_fits_after_the_warmup():
+    config = resolved({'optimizer.schedule': 'wsd', 'optimizer.warmup_steps': 950})
+    assert config.optimizer.decay_steps == 50
+
+
+def test_a_resolved_config_cannot_be_changed_and_its_source_is_not():
+    source = default_config()
+    before = source.to_dict()
+    config = resolve(source)
+    with pytest.raises(AttributeError):
+        config.model.width = 3
+    assert source.to_dict() == before
+
+
+def test_every_checked_key_is_in_the_tree():
+    keys = [*CHOICES, *AT_LEAST_ONE, *AT_LEAST_ZERO, *FRACTIONS]
+    assert len(keys) == len(set(keys))
+    assert set(keys) <= flatten(default_config()).keys()
+
+
+def test_every_number_is_checked():
+    elsewhere = {
+        'optimizer.learning_rate',
+        'optimizer.epsilon',
+        'optimizer.final_fraction',
+        'model.norm.epsilon',
+        'model.init.std',
+        'sampling.top_p',
+        'sharding.data',
+    }
+    numbers = {key for key, value in flatten(default_config()).items() if type(value) in (int, float)}
+    assert numbers == {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FRACTIONS} | elsewhere
+
+
+def lowest_refused():
+    """(key, value, what the message says) for each range."""
+    yield from ((key, 0, 'must be at least 1') for key in AT_LEAST_ONE)
+    yield from ((key, -1, 'must be at least 0') for key in AT_LEAST_ZERO)
+    for key in FRACTIONS:
+        yield key, -0.5, 'must be in [0, 1)'
+        yield key, 1.0, 'must be in [0, 1)'
+    for key in ('optimizer.learning_rate', 'optimizer.epsilon', 'model.norm.epsilon', 'model.init.std'):
+        yield key, 0.0, 'must be a positive number'
+    for key, value in flatten(default_config()).items():
+        if isinstance(value, float):
+            yield from ((key, bad, 'must be a finite number') for bad in (float('nan'), float('inf')))
+    yield from (('optimizer.final_fraction', bad, 'must be in [0, 1]') for bad in (-0.1, 1.1))
+    yield from (('sampling.top_p', bad, 'must be in (0, 1]') for bad in (0.0, 1.1))
+    yield from (('sharding.data', bad, 'must be -1 or at least 1') for bad in (0, -2))
+    yield 'seed', 2**32, 'must be below 2**32'
+
+
+@pytest.mark.parametrize(('key', 'value', 'message'), list(lowest_refused()))
+def test_a_number_out_of_its_range_is_refused(key, value, message):
+    default = flatten(default_config())[key]
+    value = type(default)(value)
+    with pytest.raises(UserError, match='^' + re.escape(f'config.{key} = {value}: {message}')):
+        resolved({key: value})
+
+
+@pytest.mark.parametrize('key', [*CHOICES, 'data.corpus'])
+def test_an_unknown_name_is_refused_with_the_nearest_and_all_of_them(key):
+    choices = sorted(CHOICES[key]) if key in CHOICES else ['gutenberg', 'shakespeare', 'text', 'tfds:NAME']
+    wrong = choices[0] + 'x'
+    with pytest.raises(UserError) as refusal:
+        resolved({key: wrong})
+    message = str(refusal.value)
+    assert message.startswith(f'config.{key} = {wrong!r}: unknown; did you mean {choices[0]!r}? One of: ')
+    assert message.endswith(', '.join(choices))
+
+
+@pytest.mark.parametrize(
+    ('changes', 'parts'),
+    [
+        (
+            {'model.width': 770},
+            ['config.model.width = 770', 'config.model.attention.num_heads = 12', 'widths that work: 768, 780'],
+        ),
+        ({'model.attention.num_kv_heads': 5}, ['config.model.attention.num_heads = 12', 'num_kv_heads = 5']),
+        ({'model.attention.num_kv_heads': 24}, ['config.model.attention.num_heads = 12', 'num_kv_heads = 24']),
+        (
+            {'data.length': 512, 'model.position.max_length': 256},
+            ['config.data.length = 512', 'config.model.position.max_length = 256'],
+        ),
+        ({'model.vocab_size': 50257}, ['config.model.vocab_size = 50257', 'gpt2', '50260']),
+        ({'data.tokenizer': 'bpe:4096', 'model.vocab_size': 4099}, ['config.model.vocab_size = 4099', '4100']),
+        (
+            {'training.batch_size': 16, 'training.accumulation': 3},
+            ['config.training.batch_size = 16', 'config.training.accumulation = 3'],
+        ),
+        (
+            {'training.batch_size': 16, 'training.accumulation': 4, 'sharding.data': 4, 'sharding.fsdp': 2},
+            ['a microbatch of 4 rows', '8 devices', 'config.sharding.data x fsdp'],
+        ),
+        ({'training.batch_size': 16, 'sharding.fsdp': 3}, ['a microbatch of 16 rows', '3 devices']),
+        (
+            {'evaluation.batch_size': 3, 'sharding.data': 2},
+            ['config.evaluation.batch_size = 3', '2 devices', 'config.sharding.data x fsdp'],
+        ),
+        (
+            {'optimizer.warmup_steps': 1000},
+            ['config.optimizer.warmup_steps = 1000', 'config.training.steps = 1000'],
+        ),
+        (
+            {'optimizer.schedule': 'wsd', 'optimizer.decay_steps': 901},
+            ['config.optimizer.decay_steps = 901', '900 steps', 'config.optimizer.warmup_steps = 100'],
+        ),
+        (
+            {'model.attention.kernel': 'fused', 'model.attention.dropout': 0.1},
+            ['config.model.attention.dropout = 0.1', 'config.model.attention.kernel', 'einsum'],
+        ),
+        ({'data.corpus': 'text'}, ["config.data.path = ''", '--config.data.path=PATH']),
+        ({'data.tokenizer': 'gpt3'}, ["data.tokenizer = 'gpt3'", 'gpt2', 'bytes', 'bpe:N']),
+        ({'data.tokenizer': 'bpe:10'}, ["data.tokenizer = 'bpe:10'"]),
+    ],
+)
+def test_values_that_do_not_fit_each_other_are_refused(changes, parts):
+    with pytest.raises(UserError) as refusal:
+        resolved(changes)
+    for part in parts:
+        assert part in str(refusal.value)
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'model.width': 780},
+        {'model.attention.num_kv_heads': 1},
+        {'data.length': 512, 'model.position.max_length': 256, 'model.position.kind': 'none'},
+        {'optimizer.schedule': 'wsd', 'optimizer.decay_steps': 900},
+        {'optimizer.schedule': 'cosine', 'optimizer.decay_steps': 5000},
+        {'optimizer.warmup_steps': 999},
+        {'training.accumulation': 2, 'sharding.data': 4, 'sharding.fsdp': 2},
+        {'model.attention.kernel': 'fused', 'model.dropout': 0.1},
+        {'data.corpus': 'text', 'data.path': 'no/such/file.txt'},
+        {'data.corpus': 'tfds:lm1b'},
+        {'seed': 2**32 - 1},
+        {'checkpoint.every_minutes': 0.0, 'sampling.temperature': 0.0, 'sampling.top_p': 1.0},
+    ],
+)
+def test_values_at_the_edge_are_taken(changes):
+    assert flatten(resolved(changes)).items() >= changes.items()
+
+
+TINY = {
+    'data.tokenizer': 'bytes',
+    'data.length': 8,
+    'model.num_layers': 1,
+    'model.width': 8,
+    'model.attention.num_heads': 2,
+    'training.batch_size': 2,
+    'training.steps': 10,
+    'optimizer.warmup_steps': 2,
+}
+
+
+def choices_in_few_configs():
+    """Changes that between them name every value of CHOICES: each config compiles a training step."""
+    for i in range(max(len(names) for names in CHOICES.values())):
+        yield {key: sorted(names)[i % len(names)] for key, names in CHOICES.items()}
+
+
+@pytest.mark.parametrize('changes', list(choices_in_few_configs()))
+def test_every_choice_trains(changes):
+    setup = Setup(resolved(TINY | changes), mesh_of_one())
+    start = setup.initial_state()
+    before = jax.device_get(start.params)
+    state, metrics = setup.train_step()(start, random_batch(2, 8))
+    assert np.isclose(metrics['loss'], np.log(260), rtol=0.05)
+    same = jax.tree.map(np.array_equal, before, jax.device_get(state.params))
+    assert not any(jax.tree.leaves(same['blocks']['feedforward']))
+
+
+def test_resolve_touches_no_device_and_no_data(tmp_path):
+    program = """
+from gpt2jax.config import default_config, overlay
+from gpt2jax.validation import resolve
+import jax
+resolve(default_config())
+resolve(overlay(default_config(), {'data.corpus': 'text', 'data.path': '/no/such/file', 'sharding.data': 8}))
+assert not jax._src.xla_bridge._backends, jax._src.xla_bridge._backends
+"""
+    environment = os.environ | {'PYTHONPATH': str(REPOSITORY), 'HOME': str(tmp_path)}
+    done = subprocess.run(
+        [sys.executable, '-c', program], env=environment, capture_output=True, text=True, cwd=tmp_path
+    )
+    assert done.returncode == 0, done.stderr
+    assert list(tmp_path.rglob('*')) == []
+
+
+@pytest.mark.parametrize('path', RECIPES, ids=lambda path: path.stem)
+def test_every_recipe_resolves_and_says_what_it_is(path):
+    module = load_recipe(path)
+    assert module.__doc__
+    assert module.__doc__.strip()
+    resolve(module.get_config())
+    assert resolve(module.get_config('length=32')).data.length == 32
+
+
+def test_there_are_recipes():
+    assert {'gpt2_small'} <= {path.stem for path in RECIPES}
