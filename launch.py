@@ -21,13 +21,22 @@ RUN_AGAIN = 75  # asked to stop, and saved: the same command continues (EX_TEMPF
 
 
 class Flags(flags.FlagValues):
-    """The flags of one subcommand."""
+    """The flags of one subcommand.
+
+    Args:
+      arguments: what follows the subcommand. A config flag looks there for its --config.KEY=VALUE.
+    """
+
+    def __init__(self, arguments: list[str]):
+        super().__init__()
+        self.__dict__['arguments'] = arguments  # plain assignment would define a flag
 
     def define_config(self):
         text = (
             'a recipe and its arguments, configs/laptop.py:tokenizer=gpt2,length=256; --config.KEY=VALUE sets any key'
         )
-        config_flags.DEFINE_config_file('config', None, text, flag_values=self)
+        arguments = ['launch.py', *self.arguments]
+        config_flags.DEFINE_config_file('config', None, text, sys_argv=arguments, flag_values=self)
 
     def text(self, name, default, text):
         flags.DEFINE_string(name, default, text, flag_values=self)
@@ -123,13 +132,13 @@ def main(arguments: list[str]) -> int:
         close = difflib.get_close_matches(name, COMMANDS, 1)
         hint = f' Did you mean {close[0]!r}?' if close else ''
         return complain(f'there is no subcommand {name!r}.{hint} One of: {", ".join(COMMANDS)}')
-    values = Flags()
+    values = Flags(rest)
     COMMANDS[name].define(values)
     if {'--help', '-h', '-help'} & set(rest):
         print(usage_of(name, values))
         return 0
     try:
-        parse(values, rest)
+        parse(values)
         from gpt2jax import commands  # imported here, so that --help and a wrong flag answer at once
 
         COMMANDS[name].run(values, commands)
@@ -142,13 +151,13 @@ def main(arguments: list[str]) -> int:
     return 0
 
 
-def parse(values: Flags, arguments: list[str]) -> None:
+def parse(values: Flags) -> None:
     """Reads the flags of a subcommand. Raises UserError for an unknown flag or key, or a wrong value."""
-    for argument in arguments:
+    for argument in values.arguments:
         if key := re.match(r'--?(?:no)?config\.([^=]*)', argument):
             check_key(key[1])
     try:
-        left = values(['launch.py', *arguments])[1:]
+        left = values(['launch.py', *values.arguments])[1:]
     except (flags.Error, AttributeError, TypeError, ValueError, KeyError, OSError) as error:
         raise UserError(str(error)) from error
     if left:
@@ -162,8 +171,8 @@ def check_recipe(values: Flags) -> None:
     there_are = 'there are: ' + ', '.join(f'configs/{name}.py' for name in recipes())
     if values.config is None:
         raise UserError(f'which config? Give one with --config=configs/NAME.py; {there_are}')
-    path = config_flags.get_config_filename(values['config'])
-    if not Path(path).is_file():
+    path = recipe_path(values)
+    if not path or not Path(path).is_file():
         raise UserError(f'--config={path}: there is no such file; {there_are}')
 
 
@@ -174,7 +183,12 @@ def recipes() -> list[str]:
 
 def default_workdir(values: Flags) -> str:
     """configs/gpt2_small.py:... -> runs/gpt2_small."""
-    return f'runs/{Path(config_flags.get_config_filename(values["config"])).stem}'
+    return f'runs/{Path(recipe_path(values)).stem}'
+
+
+def recipe_path(values: Flags) -> str:
+    """The file that --config names, without the arguments behind its colon."""
+    return config_flags.get_config_filename(values['config']).partition(':')[0]
 
 
 def command_line() -> str:

@@ -3,6 +3,7 @@
 import jax
 import jax.numpy as jnp
 from rich.console import Console
+from rich.markup import escape
 from rich.table import Table
 
 from gpt2jax.config import flatten
@@ -32,7 +33,7 @@ def config_table(config, defaults) -> Table:
     default = flatten(defaults)
     for key, value in flatten(config).items():
         if value != default[key]:
-            table.add_row(key, repr(value), repr(default[key]))
+            table.add_row(key, escape(repr(value)), escape(repr(default[key])))
     return table
 
 

@@ -8,16 +8,14 @@ import json
 import sys
 
 import jax
-from jax.sharding import AxisType
+from helpers import largest_difference, one_device_setup, random_batch, tiny_config
 
-from gpt2jax.sharding import make_mesh, place_batch
+from gpt2jax.sharding import place_batch
 from gpt2jax.training.setup import Setup
-from tests.helpers import largest_difference, random_batch, tiny_config
 
 STEPS = 5
 RUNS = {
     'one device': {},
-    'one device, accumulation 2': {'training__accumulation': 2},
     'data 8': {'sharding__data': 8},
     'fsdp 8': {'sharding__fsdp': 8},
     'data 2 x fsdp 4, accumulation 2': {'sharding__data': 2, 'sharding__fsdp': 4, 'training__accumulation': 2},
@@ -25,7 +23,11 @@ RUNS = {
 
 
 def run_config(**changes):
-    """Dropout on; a learning rate at which five steps really move the parameters."""
+    """Dropout on, and a learning rate at which five steps really move the parameters.
+
+    The gradient of the key bias is zero but for rounding, as softmax does not see a shift of all scores; Adam would
+    blow that rounding up, so its epsilon is large.
+    """
     return tiny_config(
         training__batch_size=16,
         model__num_layers=2,
@@ -34,6 +36,7 @@ def run_config(**changes):
         model__attention__dropout=0.1,
         loss__chunk_tokens=64,
         optimizer__learning_rate=3e-3,
+        optimizer__epsilon=1e-5,
         **changes,
     )
 
@@ -61,11 +64,10 @@ def whole_matrices(state) -> list[str]:
 def main() -> None:
     """Trains every run and prints the comparison."""
     assert jax.device_count() == 8
-    one = jax.make_mesh((1, 1), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:1])
     results, reference = {}, None
     for name, changes in RUNS.items():
         config = run_config(**changes)
-        setup = Setup(config, one if name.startswith('one device') else make_mesh(config))
+        setup = Setup.from_config(config) if changes else one_device_setup(config)
         losses, start, final, state = train(setup)
         reference = final if reference is None else reference
         results[name] = {

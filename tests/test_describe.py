@@ -1,11 +1,13 @@
 """`describe` tells what a config would run, without allocating or compiling it."""
 
+import io
 import re
 import time
 
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import tiny_config
 from rich.console import Console
 
 from gpt2jax.config import default_config
@@ -13,7 +15,6 @@ from gpt2jax.describe import activation_bytes, print_description, readable, tree
 from gpt2jax.models import make_model
 from gpt2jax.models.cost import row_flops
 from gpt2jax.objectives import make_objective
-from tests.helpers import tiny_config
 
 GPT2_XL = {
     'data__tokenizer': 'gpt2',
@@ -29,7 +30,7 @@ GPT2_XL = {
 
 
 def described(config):
-    console = Console(width=200, record=True, file=open('/dev/null', 'w'))
+    console = Console(width=200, record=True, file=io.StringIO())
     print_description(config, default_config(), console)
     return console.export_text()
 

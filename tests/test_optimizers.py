@@ -8,10 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+from helpers import tiny_config
 
 from gpt2jax.models import make_model
 from gpt2jax.optimizers import SCHEDULES, decayed, make_optimizer, make_schedule, path_name
-from tests.helpers import tiny_config
 
 STEPS = 40
 

@@ -10,14 +10,12 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType
+from helpers import one_device_setup, random_batch
 from ml_collections import ConfigDict
 
 from gpt2jax.config import default_config, flatten, overlay
 from gpt2jax.errors import UserError
-from gpt2jax.training.setup import Setup
 from gpt2jax.validation import AT_LEAST_ONE, AT_LEAST_ZERO, CHOICES, FRACTIONS, resolve
-from tests.helpers import random_batch
 
 REPOSITORY = Path(__file__).parents[1]
 RECIPES = sorted((REPOSITORY / 'configs').glob('*.py'))
@@ -25,10 +23,6 @@ RECIPES = sorted((REPOSITORY / 'configs').glob('*.py'))
 
 def resolved(changes):
     return resolve(overlay(default_config(), changes))
-
-
-def mesh_of_one():
-    return jax.make_mesh((1, 1), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2, devices=jax.devices()[:1])
 
 
 def load_recipe(path):
@@ -229,7 +223,7 @@ def choices_in_few_configs():
 
 @pytest.mark.parametrize('changes', list(choices_in_few_configs()))
 def test_every_choice_trains(changes):
-    setup = Setup(resolved(TINY | changes), mesh_of_one())
+    setup = one_device_setup(resolved(TINY | changes))
     start = setup.initial_state()
     before = jax.device_get(start.params)
     state, metrics = setup.train_step()(start, random_batch(2, 8))

@@ -18,6 +18,7 @@ import numpy as np
 from gpt2jax.errors import UserError
 
 SPLITS = ('train', 'validation', 'test')
+TOGETHER = 1 << 20  # bytes of text fetched together
 PERIOD = 20  # one part in twenty is for validation and one for test
 
 
@@ -111,9 +112,12 @@ class Documents(Sequence):
         return clean(self.source[int(self.indices[index])][self.key])
 
     def __iter__(self) -> Iterator[str]:
-        for start in range(0, len(self), 64):
-            for record in self.source.__getitems__([int(i) for i in self.indices[start : start + 64]]):
-                yield clean(record[self.key])
+        start, count = 0, 1  # records are fetched together while they are small, one by one when large
+        while start < len(self):
+            texts = [r[self.key] for r in self.source.__getitems__(self.indices[start : start + count].tolist())]
+            yield from map(clean, texts)
+            start += count
+            count = min(2 * count, 256) if sum(map(len, texts)) < TOGETHER else max(1, count // 2)
 
 
 def clean(text: str | bytes) -> str:

@@ -171,12 +171,18 @@ def test_a_killed_prepare_leaves_nothing_that_counts(tmp_path, source):
     )
     killed = subprocess.run([sys.executable, '-c', code, source, tmp_path / 'data'], check=False)
     assert killed.returncode == -signal.SIGKILL
-    folder = tmp_path / 'data' / 'corpora' / 'gpt2jax'
-    leftover = next(folder.iterdir()) / '1.0.0.incompleteX_1.0.0'
-    leftover.mkdir()
     assert len(list((tmp_path / 'data' / 'tokens').iterdir())) == 1
     prepared = prepare('text', source, 'text', 'bytes', tmp_path / 'data', announce=silent)
     assert list((tmp_path / 'data' / 'tokens').iterdir()) == [prepared.folder]
+
+
+def test_what_a_killed_build_of_the_corpus_left_is_cleared_away(tmp_path, source):
+    prepare('text', source, 'text', 'bytes', tmp_path / 'first', announce=silent)
+    (built,) = (tmp_path / 'first' / 'corpora' / 'gpt2jax').iterdir()
+    leftover = tmp_path / 'data' / 'corpora' / 'gpt2jax' / built.name / 'incomplete.ABC_1.0.0'
+    leftover.mkdir(parents=True)
+    prepare('text', source, 'text', 'bytes', tmp_path / 'data', announce=silent)
+    assert [folder.name for folder in leftover.parent.iterdir()] == ['1.0.0']
 
 
 def test_processes_that_prepare_at_once_do_not_hurt_each_other(tmp_path, source):

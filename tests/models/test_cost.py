@@ -3,10 +3,10 @@
 import jax
 import jax.numpy as jnp
 import pytest
+from helpers import causal_example, tiny_config
 
 from gpt2jax.models import make_model
 from gpt2jax.models.cost import Flops, count_parameters, parameters_by_module, row_flops
-from tests.helpers import causal_example, tiny_config
 
 GPT2_SIZES = [
     ('small', 12, 768, 12, 124439808),

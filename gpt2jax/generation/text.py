@@ -1,0 +1,67 @@
+"""From a prompt to printed samples."""
+
+import codecs
+
+import numpy as np
+from rich.console import Console
+from rich.text import Text
+
+from gpt2jax.generation.decode import Generator
+from gpt2jax.generation.sampling import Sampling
+
+
+def sample_texts(model, params, tokenizer, config, prompt: str, seed: int, console: Console) -> list[dict]:
+    """Draws `config.sampling.num_samples` continuations of a prompt at once and prints them.
+
+    The first is printed while it is drawn, the others after it. A text that outgrows the context slides, and says so.
+
+    Args:
+      prompt: '' begins a new document.
+
+    Returns:
+      [{'prompt', 'text'}, ...]; a text ends before its <|endoftext|>.
+    """
+    settings, context = config.sampling, context_of(config)
+    sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
+    generator = Generator(model, params, context, sampling, tokenizer, settings.stop)
+    ids = tokenizer.encode(prompt).tolist() or [tokenizer.end_of_text]
+    if len(ids) + settings.max_new_tokens > context:
+        note = (
+            f'longer than the context of {context} tokens: the newest {context // 2} are read again, the rest forgotten'
+        )
+        console.print(note, style='dim')
+    pieces, decoder = [], codecs.getincrementaldecoder('utf-8')('replace')
+    heading(console, 1, settings.num_samples)
+    write(console, prompt)
+    for piece_BN in generator.stream([ids] * settings.num_samples, settings.max_new_tokens, seed):
+        pieces.append(piece_BN)
+        write(console, decoder.decode(tokenizer.decode_bytes(until_end(piece_BN[0], tokenizer))))
+    texts = [tokenizer.decode(until_end(row, tokenizer)) for row in np.concatenate(pieces, axis=1)]
+    for number, text in enumerate(texts[1:], 2):
+        heading(console, number, settings.num_samples)
+        write(console, prompt + text)
+    console.print()
+    return [{'prompt': prompt, 'text': text} for text in texts]
+
+
+def until_end(ids: np.ndarray, tokenizer) -> np.ndarray:
+    """The ids before the first <|endoftext|> or padding."""
+    ends = np.flatnonzero(np.isin(ids, (tokenizer.end_of_text, tokenizer.pad)))
+    return ids[: ends[0]] if len(ends) else ids
+
+
+def context_of(config) -> int:
+    """The most tokens a model may see at once: what its positions allow, or else the length it was trained on."""
+    return config.model.position.max_length if config.model.position.kind == 'learned' else config.data.length
+
+
+def heading(console: Console, number: int, count: int) -> None:
+    """A rule above each sample."""
+    console.print()
+    console.rule(f'sample {number} of {count}', align='left', style='dim')
+
+
+def write(console: Console, text: str) -> None:
+    """Text as it is, without markup or wrapping, at once."""
+    console.print(Text(text), end='', soft_wrap=True)
+    console.file.flush()
