@@ -63,8 +63,8 @@ def cost_table(config, model, objective, state) -> Table:
         ('FLOPs of the run', f'{full * steps:.4g}', f'full attention map ({half * steps:.4g} with the causal half)'),
         (
             'bytes a step',
-            readable(6 * parameters + 2 * optimizer),
-            'parameters read twice and updated, gradients written and read, optimizer state updated',
+            readable((2 * config.training.accumulation + 4) * parameters + 2 * optimizer),
+            'parameters read twice a microbatch and updated, gradients, optimizer state; without activations',
         ),
         ('parameters', readable(parameters), 'float32'),
         ('gradients', readable(parameters), 'float32'),

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import launch
-from gpt2jax.config import default_config, flatten
+from gpt2jax.config import flatten
 from gpt2jax.errors import Stopped, UserError
 
 REPOSITORY = Path(__file__).parents[1]
@@ -145,9 +145,10 @@ def test_flags_and_recipe_arguments_go_over_the_recipe(capsys, commands):
     arguments = ['--config.model.width=1536', '--noconfig.model.head.tied', '--config.optimizer.learning_rate', '1']
     status, out, err = run(capsys, 'train', f'{RECIPE}:tokenizer=bytes,length=256', *arguments, '--workdir=runs/x')
     assert (status, out, err) == (0, '', '')
-    ((name, (config, workdir, _)),) = commands.calls
+    run(capsys, 'describe', RECIPE)
+    (name, (config, workdir, _)), (_, (recipe,)) = commands.calls
     assert (name, workdir) == ('train', 'runs/x')
-    changed = {key: value for key, value in flatten(config).items() if value != flatten(default_config())[key]}
+    changed = {key: value for key, value in flatten(config).items() if value != flatten(recipe)[key]}
     assert changed == {
         'data.tokenizer': 'bytes',
         'data.length': 256,

@@ -1,0 +1,57 @@
+"""Two programs measured in turns: each is a process of its own that works only while the other waits.
+
+Machines are shared and noisy. Turns of a second or so put both under the same weather, and the ratio of their medians
+is what is reported.
+"""
+
+import json
+import statistics
+import subprocess
+import sys
+from collections.abc import Callable
+
+
+class Side:
+    """A worker process: takes a JSON line, does the work, answers with the seconds it took."""
+
+    def __init__(self, command: list[str]):
+        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+
+    def seconds(self, **request) -> float:
+        """One turn."""
+        self._process.stdin.write(json.dumps(request) + '\n')
+        self._process.stdin.flush()
+        answer = self._process.stdout.readline()
+        if not answer:
+            raise SystemExit(f'a worker died: {self._process.args}')
+        return float(answer)
+
+    def close(self) -> None:
+        """Ends the process."""
+        self._process.stdin.close()
+        self._process.wait()
+
+
+def serve(make: Callable[..., Callable[[int], float]]) -> None:
+    """The worker's side: `make(**case)` returns a function of the number of repetitions that returns seconds.
+
+    The first turn of a case builds and warms it up; later ones only run.
+    """
+    built = {}
+    for line in sys.stdin:
+        request = json.loads(line)
+        count, case = request.pop('count'), json.dumps(request, sort_keys=True)
+        if case not in built:
+            built[case] = make(**request)
+        print(built[case](count), flush=True)
+
+
+def duel(sides: dict[str, Side], case: dict, count: int, rounds: int) -> dict[str, float]:
+    """Median seconds a repetition of each side, over `rounds` turns of `count` repetitions."""
+    for side in sides.values():
+        side.seconds(count=2, **case)
+    times = {name: [] for name in sides}
+    for _ in range(rounds):
+        for name, side in sides.items():
+            times[name].append(side.seconds(count=count, **case) / count)
+    return {name: statistics.median(values) for name, values in times.items()}

@@ -1,0 +1,23 @@
+"""GPT-2 355M: 24 layers, width 1024, 16 heads, length 1024, the real GPT-2 tokenizer (Radford et al. 2019, table 2).
+
+    python launch.py train --config=configs/gpt2_medium.py --workdir=runs/gpt2_medium --config.data.corpus=tfds:NAME
+
+All else is as in configs/gpt2_small.py, with a lower learning rate for the wider model (Brown et al. 2020, table 2.1).
+The paper's own model of this size has 26.4 perplexity on WikiText-103 and 1.01 bits per byte on enwik8 without training on
+them (table 3).
+"""
+
+from configs.gpt2_small import GPT2
+from gpt2jax.config import recipe
+
+SIZE = {
+    'model.num_layers': 24,
+    'model.width': 1024,
+    'model.attention.num_heads': 16,
+    'optimizer.learning_rate': 3e-4,
+}
+
+
+def get_config(argument: str = ''):
+    """`argument`: NAME=VALUE,... over this recipe."""
+    return recipe(GPT2 | SIZE, argument)
