@@ -13,6 +13,7 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from gpt2jax.allocator import restart_with_huge_pages
 from gpt2jax.config import check_key
 from gpt2jax.errors import Stopped, UserError
 
@@ -218,4 +219,5 @@ def complain(message: str, status: int = 2) -> int:
 
 
 if __name__ == '__main__':
+    restart_with_huge_pages()
     sys.exit(main(sys.argv[1:]))

@@ -10,12 +10,18 @@ import subprocess
 import sys
 from collections.abc import Callable
 
+from gpt2jax.allocator import environment
+
 
 class Side:
-    """A worker process: takes a JSON line, does the work, answers with the seconds it took."""
+    """A worker process: takes a JSON line, does the work, answers with the seconds it took.
+
+    Both sides get the huge pages that launch.py gives itself.
+    """
 
     def __init__(self, command: list[str]):
-        self._process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True)
+        pipes = {'stdin': subprocess.PIPE, 'stdout': subprocess.PIPE, 'text': True}
+        self._process = subprocess.Popen(command, env=environment(), **pipes)
 
     def seconds(self, **request) -> float:
         """One turn."""

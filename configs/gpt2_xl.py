@@ -3,8 +3,8 @@
     python launch.py train --config=configs/gpt2_xl.py --workdir=runs/gpt2_xl --config.data.corpus=tfds:NAME
 
 All else is as in configs/gpt2_small.py, with a lower learning rate for the wider model (Brown et al. 2020, table 2.1).
-The paper's own model of this size has 17.5 perplexity on WikiText-103 and 0.93 bits per byte on enwik8 without training on
-them (table 3).
+The paper's own model of this size has 17.5 perplexity on WikiText-103 and 0.93 bits per byte on enwik8 without
+training on them (table 3).
 """
 
 from configs.gpt2_small import GPT2

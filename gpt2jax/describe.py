@@ -21,7 +21,7 @@ def print_description(config, defaults, console: Console) -> None:
     optimizer = make_optimizer(config.optimizer, config.training.steps)
     state = jax.eval_shape(make_init(model, optimizer, config.seed))
     console.print(config_table(config, defaults))
-    console.print(parameter_table(state.params, config.model.num_layers))
+    console.print(parameter_table(state.params))
     console.print(cost_table(config, model, objective, state))
 
 
@@ -37,13 +37,13 @@ def config_table(config, defaults) -> Table:
     return table
 
 
-def parameter_table(params, num_layers: int) -> Table:
+def parameter_table(params) -> Table:
     """Path, shape and count of each parameter, with the total."""
     table = Table(title='parameters', title_justify='left', show_footer=True)
     table.add_column('module', 'total')
     table.add_column('shape')
     table.add_column('count', f'{count_parameters(params):,}', justify='right')
-    for name, shape, count in parameters_by_module(params, num_layers):
+    for name, shape, count in parameters_by_module(params):
         table.add_row(name, shape.replace('[', r'\['), f'{count:,}')
     return table
 

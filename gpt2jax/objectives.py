@@ -15,7 +15,7 @@ from jax import Array
 
 @struct.dataclass
 class Example:
-    """A batch as a model and the loss take it. All are [B, L].
+    """A batch as a model and the loss take it. All are [B, L], but for the last two.
 
     Attributes:
       inputs: ids the model reads.
@@ -25,6 +25,8 @@ class Example:
       segment: document of the row that a token belongs to, from 1; 0 is padding.
       position: index of a token in its segment, from 0.
       row: [B], index of the row in the global batch: the seed of what is random in it.
+      visibility: what is known of `order` before any data is: 'causal' (it is the index in the row), 'full' (it is the
+        same everywhere), 'prefix' or 'permuted'. A hint that lets a kernel skip what `order` hides anyway.
     """
 
     inputs: Array
@@ -34,6 +36,7 @@ class Example:
     segment: Array
     position: Array
     row: Array
+    visibility: str = struct.field(pytree_node=False)
 
 
 class Causal:
@@ -41,8 +44,6 @@ class Causal:
 
     The order is the index in the row; documents are kept apart by their segments.
     """
-
-    visibility = 'causal'  # a static hint that lets a kernel skip what `order` hides anyway
 
     def num_predictions(self, length: int) -> int:
         """Positions of a row that can have a weight: a static bound, so that the loss can gather them."""
@@ -62,6 +63,7 @@ class Causal:
             segment=segment_BL,
             position=position_in_segment(segment_BL),
             row=batch['row'],
+            visibility='causal',
         )
 
 

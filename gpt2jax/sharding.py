@@ -15,14 +15,13 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from gpt2jax.errors import UserError
 from gpt2jax.optimizers import path_name
 
-# First match wins. The leading axis of a block's parameter counts layers and is never cut. A dimension that the axis
-# does not divide stays whole.
+# First match wins. A dimension that the axis does not divide stays whole.
 RULES = (
     (r'embedding/token$|head/kernel$', PartitionSpec('fsdp', None)),
     (r'embedding/position', PartitionSpec(None, 'fsdp')),
-    (r'blocks/attention/out/kernel$', PartitionSpec(None, None, 'fsdp')),
-    (r'blocks/feedforward/contract/kernel$', PartitionSpec(None, None, 'fsdp')),
-    (r'blocks/.*/kernel$', PartitionSpec(None, 'fsdp', None)),
+    (r'attention/out/kernel$', PartitionSpec('fsdp', None)),
+    (r'feedforward/contract/kernel$', PartitionSpec('fsdp', None)),
+    (r'blocks/.*/kernel$', PartitionSpec(None, 'fsdp')),
     (r'.*', PartitionSpec()),
 )
 

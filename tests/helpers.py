@@ -48,7 +48,9 @@ def causal_example(rows: int, length: int, **options):
 
 def largest_difference(a, b) -> float:
     """Over all leaves of two trees."""
-    return max(float(np.max(np.abs(np.asarray(x) - np.asarray(y)))) for x, y in zip(*map(jax.tree.leaves, (a, b))))
+    return max(
+        float(np.max(np.abs(np.asarray(x) - np.asarray(y)))) for x, y in zip(*map(jax.tree.leaves, (a, b)), strict=True)
+    )
 
 
 def one_device_setup(config) -> Setup:

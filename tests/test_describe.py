@@ -65,10 +65,10 @@ def test_every_parameter_is_listed_with_the_total():
     text = described(tiny_config())
     for name, shape, count in (
         ('embedding/token', '[260x32]', '8,320'),
-        ('blocks/attention/query/kernel', '3 x [32x32]', '3,072'),
+        ('blocks/*/attention/query/kernel', '3 x [32x32]', '3,072'),
         ('norm_final/bias', '[32]', '32'),
     ):
-        assert re.search(rf'│ {name} +│ {re.escape(shape)} +│ +{count} │', text), name
+        assert re.search(rf'│ {re.escape(name)} +│ {re.escape(shape)} +│ +{count} │', text), name
     total = 260 * 32 + 16 * 32 + 3 * (12 * 32 * 32 + 13 * 32) + 2 * 32
     assert re.search(rf'│ total +│ +│ +{total:,} │', text)
 

@@ -45,9 +45,7 @@ def test_chunked_loss_and_gradient_equal_the_plain_ones(arrays, chunk_tokens, z_
         loss, nats = plain(table_VD, hidden_BLD, targets_BL, weights_BL, z_loss)
         return 3 * loss / weights_BL.sum(), nats / weights_BL.sum()
 
-    results = [
-        jax.value_and_grad(f, (0, 1), has_aux=True)(table_VD, hidden_BLD) for f in (chunked_loss, plain_loss)
-    ]
+    results = [jax.value_and_grad(f, (0, 1), has_aux=True)(table_VD, hidden_BLD) for f in (chunked_loss, plain_loss)]
     assert largest_difference(*results) < 1e-5
 
 

@@ -12,11 +12,11 @@ from pathlib import Path
 import jax
 import numpy as np
 import pytest
+from helpers import one_device_setup
 
 from gpt2jax.config import default_config, flatten, overlay
 from gpt2jax.training.checkpoints import Checkpoints
 from gpt2jax.validation import resolve
-from helpers import one_device_setup
 
 ROOT = Path(__file__).parents[1]
 STEPS = 40
@@ -82,7 +82,7 @@ def curve(workdir):
 
 def parameters(workdir):
     """The arrays of the last checkpoint, by name."""
-    from gpt2jax.config import default_config, flatten, overlay
+
     config = resolve(overlay(default_config(), flatten(json.loads((workdir / 'config.json').read_text()))))
     setup = one_device_setup(config)
     checkpoints = Checkpoints(workdir / 'checkpoints', 3)
@@ -116,7 +116,15 @@ def test_a_run_prints_what_a_newcomer_wants_and_leaves_its_files(whole):
     workdir, out = whole
     for expected in ('bits per byte', 'tokens/s', 'report.html', 'model.width', 'Data: text'):
         assert expected in out, expected
-    for name in ('config.json', 'metrics.jsonl', 'run.json', 'samples.json', 'report.html', 'report.png', 'tokenizer.json'):
+    for name in (
+        'config.json',
+        'metrics.jsonl',
+        'run.json',
+        'samples.json',
+        'report.html',
+        'report.png',
+        'tokenizer.json',
+    ):
         assert (workdir / name).stat().st_size > 0, name
     steps = [line[1] for line in curve(workdir) if line[0] == 'train']
     assert steps == list(range(1, STEPS + 1))

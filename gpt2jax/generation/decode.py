@@ -16,7 +16,6 @@ from flax import struct
 from jax import Array
 
 from gpt2jax.generation.sampling import Sampling, draw
-from gpt2jax.models.blocks import unstack_layers
 from gpt2jax.objectives import Example
 
 
@@ -57,8 +56,7 @@ class Generator:
         self._context, self._chunk = context, chunk
         self._stop, self._pad = tokenizer.end_of_text if stop else None, tokenizer.pad
         self._never = np.array([tokenizer.mask, tokenizer.pad, tokenizer.sep])
-        layers = jax.jit(unstack_layers, static_argnums=1)(params['blocks'], model.config.num_layers)
-        self._params = params | {'blocks': layers}
+        self._params = params
         self._begin = jax.jit(self._read_prompt, static_argnames='slots')
         self._draw = jax.jit(self._draw_tokens, static_argnames='count', donate_argnames='state')
 
@@ -84,7 +82,8 @@ class Generator:
             window = [text[-keep:] for text in texts]
             room = min(self._context - max(map(len, window)), max_new_tokens - drawn)
             prompt = self._pad_left(window)
-            state = self._begin(*prompt, done_B, jnp.int32(drawn), keys_B, self._params, slots=self._context)
+            slots = -(-(prompt[0].shape[1] + room) // 16) * 16  # every slot costs time; few sizes cost few compilations
+            state = self._begin(*prompt, done_B, jnp.int32(drawn), keys_B, self._params, slots=slots)
             pieces, left = [np.asarray(state.token)[:, None]], room - 1
             while True:
                 for text, new in zip(texts, pieces[-1].tolist(), strict=True):
@@ -142,6 +141,7 @@ class Generator:
             segment=jnp.where(padding_BP, 0, 1),
             position=jnp.maximum(position_BP, 0),
             row=jnp.arange(len(tokens_BP)),
+            visibility='permuted',  # padding on the left shifts the order against the index
         )
         hidden_BPD, carry = self._model.apply(params, example, carry)
         head_params, logits_fn = self._model.head(params)

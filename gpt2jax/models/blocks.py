@@ -5,6 +5,7 @@ Axes: B batch, L length, D width.
 
 import flax.linen as nn
 import jax
+import jax.numpy as jnp
 from jax import Array
 
 from gpt2jax.models.attention import Attention, Context, LayerCache, no_drop
@@ -53,11 +54,14 @@ REMAT_POLICIES = {
 }
 
 
-def run_blocks(config, params, x_BLD: Array, context: Context, cache=None, key: Array | None = None):
+def run_blocks(config, layers, x_BLD: Array, context: Context, caches=None, key: Array | None = None):
     """Runs x through all layers.
 
-    `params` is either one tree whose leaves are stacked over the layers [num_layers, ...], as a model stores them,
-    or a tuple of trees, one a layer, as decoding prefers them (`unstack_layers`); `cache` is a tuple of LayerCache.
+    Args:
+      config: `config.model`.
+      layers: a tuple of parameter trees, one a layer.
+      caches: a tuple of LayerCache, one a layer; None: nothing is kept.
+      key: seeds dropout; None turns it off.
 
     Returns:
       x_BLD and the tuple of new caches (None without one).
@@ -70,27 +74,13 @@ def run_blocks(config, params, x_BLD: Array, context: Context, cache=None, key: 
 
     if config.remat != 'none':
         run = jax.checkpoint(run, policy=REMAT_POLICIES[config.remat], prevent_cse=not config.scan_layers)
-    if config.scan_layers and cache is None:
-
-        def body(x_BLD, layer):
-            params, index = layer
-            return run(x_BLD, params, None, index)
-
-        x_BLD, _ = jax.lax.scan(body, x_BLD, (params, jax.numpy.arange(config.num_layers)))
+    if config.scan_layers and caches is None:
+        stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *layers)
+        indices = jnp.arange(config.num_layers)
+        x_BLD, _ = jax.lax.scan(lambda x_BLD, layer: run(x_BLD, layer[0], None, layer[1]), x_BLD, (stacked, indices))
         return x_BLD, None
-    layers = params if isinstance(params, tuple) else unstack_layers(params, config.num_layers)
-    caches = []
-    for index, layer_params in enumerate(layers):
-        x_BLD, layer_cache = run(x_BLD, layer_params, None if cache is None else cache[index], index)
-        caches.append(layer_cache)
-    return x_BLD, None if cache is None else tuple(caches)
-
-
-def unstack_layers(params, num_layers: int) -> tuple:
-    """[num_layers, ...] leaves -> a tuple of trees, one a layer.
-
-    `lax.split` rather than indexing: its gradient is one concatenation, where indexing's is a sum of padded copies.
-    """
-    leaves, tree = jax.tree.flatten(params)
-    split = [jax.lax.split(leaf, (1,) * num_layers, axis=0) for leaf in leaves]
-    return tuple(tree.unflatten([parts[i][0] for parts in split]) for i in range(num_layers))
+    kept = []
+    for index, params in enumerate(layers):
+        x_BLD, cache = run(x_BLD, params, None if caches is None else caches[index], index)
+        kept.append(cache)
+    return x_BLD, None if caches is None else tuple(kept)

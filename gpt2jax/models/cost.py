@@ -7,6 +7,7 @@ may see (MaxText). A multiplication and an addition are two FLOPs; norms, activa
 
 import dataclasses
 import math
+import re
 
 import jax
 
@@ -44,15 +45,16 @@ def row_flops(config, length: int, predictions: int) -> Flops:
     )
 
 
-def parameters_by_module(params, num_layers: int) -> list[tuple[str, str, int]]:
-    """(path, shape, count) of every parameter of a tree of arrays or shapes; blocks are counted over all layers."""
-    rows = []
+def parameters_by_module(params) -> list[tuple[str, str, int]]:
+    """(path, shape, count) of every parameter of a tree of arrays or shapes; equal layers are counted together."""
+    rows = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        name = jax.tree_util.keystr(path, simple=True, separator='/')
-        shape = 'x'.join(map(str, leaf.shape[1:] if name.startswith('blocks/') else leaf.shape))
-        shape = f'{num_layers} x [{shape}]' if name.startswith('blocks/') else f'[{shape}]'
-        rows.append((name, shape, math.prod(leaf.shape)))
-    return rows
+        name = re.sub(r'^blocks/\d+/', 'blocks/*/', jax.tree_util.keystr(path, simple=True, separator='/'))
+        rows.setdefault((name, 'x'.join(map(str, leaf.shape))), []).append(math.prod(leaf.shape))
+    return [
+        (name, f'{len(counts)} x [{shape}]' if len(counts) > 1 else f'[{shape}]', sum(counts))
+        for (name, shape), counts in rows.items()
+    ]
 
 
 def count_parameters(params) -> int:

@@ -14,7 +14,7 @@ from jax import Array
 
 from gpt2jax.models.attention import Context, LayerCache
 from gpt2jax.models.blocks import Block, run_blocks
-from gpt2jax.models.linear import dropout_rows
+from gpt2jax.models.linear import dropout_rows, product
 from gpt2jax.models.masks import visible
 from gpt2jax.models.norms import make_norm
 from gpt2jax.models.positions import make_position
@@ -55,8 +55,7 @@ class Embedding(nn.Module):
 class Transformer:
     """Pure functions over a tree of parameters; `config` is `config.model`, resolved.
 
-    The tree: `embedding`, `blocks` (every leaf stacked over the layers, so that a run may switch between scanned and
-    unrolled layers), `norm_final`, and `head` when it is untied.
+    The tree: `embedding`, `blocks` (a tuple, one tree a layer), `norm_final`, and `head` when it is untied.
     """
 
     config: object
@@ -66,14 +65,14 @@ class Transformer:
         config = self.config
         keys = dict(zip(('embedding', 'blocks', 'norm', 'head'), jax.random.split(key, 4), strict=True))
         index_11, x_11D = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, config.width))
-        context = Context(mask=jnp.ones((1, 1, 1), bool), row=jnp.zeros(1, jnp.int32))
+        context = Context(mask=jnp.ones((1, 1, 1), bool), row=jnp.zeros(1, jnp.int32), visibility='full')
 
         def init_block(key):
             return Block(config).init(key, x_11D, context)['params']
 
         params = {
             'embedding': Embedding(config).init(keys['embedding'], index_11, index_11)['params'],
-            'blocks': jax.vmap(init_block)(jax.random.split(keys['blocks'], config.num_layers)),
+            'blocks': tuple(map(init_block, jax.random.split(keys['blocks'], config.num_layers))),
             'norm_final': make_norm(config.norm).init(keys['norm'], x_11D)['params'],
         }
         if not config.head.tied:
@@ -85,7 +84,7 @@ class Transformer:
         """Hidden states after the final norm, [B, L, D], and the carry.
 
         Args:
-          params: as `init` makes them; `blocks` may also be a tuple of layers (gpt2jax.models.blocks).
+          params: as `init` makes them.
           example: inputs, order, segment, position and row are read.
           carry: keys and values of earlier calls (`init_carry`), to decode token by token.
           dropout_key: None turns dropout off.
@@ -100,7 +99,7 @@ class Transformer:
             segment_BM = jax.lax.dynamic_update_slice(carry.segment, example.segment, (0, slot))
             carry = Cache(layers, order_BM, segment_BM, slot + example.inputs.shape[1])
         mask_BLM = visible(example.order, order_BM, example.segment, segment_BM)
-        context = Context(mask_BLM, example.row, slot)
+        context = Context(mask_BLM, example.row, example.visibility, slot)
 
         x_BLD = Embedding(config).apply({'params': params['embedding']}, example.inputs, example.position)
         x_BLD = dropout_rows(x_BLD, config.dropout, embed_key, example.row)
@@ -128,12 +127,8 @@ class Transformer:
 
 
 def _logits(config, table_VD: Array, hidden_ND: Array) -> Array:
-    logits_NV = jax.lax.dot_general(
-        hidden_ND.astype(config.dtype),
-        table_VD.astype(config.dtype),
-        (((1,), (1,)), ((), ())),
-        preferred_element_type=jnp.float32,
-    )
+    hidden_ND, kernel_VD = hidden_ND.astype(config.dtype), table_VD.astype(config.dtype)
+    logits_NV = product(hidden_ND, kernel_VD, preferred_element_type=jnp.float32)
     if table_VD.shape[0] == config.vocab_size:
         return logits_NV
     return jnp.where(jnp.arange(table_VD.shape[0]) < config.vocab_size, logits_NV, -jnp.inf)

@@ -60,8 +60,9 @@ class Setup:
         """(state, batch) -> (state, metrics), jitted; the state is donated."""
         config = self.config
         schedule = make_schedule(config.optimizer, config.training.steps)
+        accumulation = config.training.accumulation
         step = make_train_step(
-            self.model, self.objective, self._optimizer, schedule, config.loss, config.training.accumulation
+            self.model, self.objective, self._optimizer, schedule, config.loss, accumulation, self.mesh
         )
         return jax.jit(step, donate_argnums=0, out_shardings=(shardings(self.abstract), None))
 

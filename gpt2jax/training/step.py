@@ -6,8 +6,11 @@ Axes: A microbatches, B batch, L length.
 import jax
 import jax.numpy as jnp
 import optax
+from jax.flatten_util import ravel_pytree
+from jax.sharding import Mesh, PartitionSpec
 
 from gpt2jax.losses import all_token_nats, cross_entropy
+from gpt2jax.sharding import ROWS
 from gpt2jax.training.state import State
 
 
@@ -38,13 +41,14 @@ def make_loss(model, objective, loss):
     return summed_loss
 
 
-def make_train_step(model, objective, optimizer, schedule, loss, accumulation: int):
+def make_train_step(model, objective, optimizer, schedule, loss, accumulation: int, mesh: Mesh):
     """(state, batch) -> (state, metrics).
 
     Args:
       loss: `config.loss`.
       accumulation: microbatches that the batch is cut into. Gradients are those of the summed loss, divided once by
         the weight of the whole batch, so the cut changes nothing but the memory.
+      mesh: with copies of the model alone (no fsdp) every device works on its own rows, and gradients are summed once.
 
     The metrics are float32 scalars on the device: loss (nats a predicted token), gradient_norm (before clipping),
     learning_rate, predicted (weights of the batch).
@@ -64,9 +68,11 @@ def make_train_step(model, objective, optimizer, schedule, loss, accumulation: i
 
         return jax.lax.scan(add, zeros, parts)[0]
 
+    summed = sum_over_replicas(accumulate, mesh) if mesh.size > mesh.shape['fsdp'] == 1 else accumulate
+
     def train_step(state: State, batch):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        gradients, (nats, weight) = accumulate(state.params, batch, key)
+        gradients, (nats, weight) = summed(state.params, batch, key)
         gradients = jax.tree.map(lambda g: g / weight, gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics = {
@@ -79,6 +85,21 @@ def make_train_step(model, objective, optimizer, schedule, loss, accumulation: i
         return state.replace(step=state.step + 1, params=params, opt_state=opt_state), metrics
 
     return train_step
+
+
+def sum_over_replicas(function, mesh: Mesh):
+    """Runs `function(params, batch, key)` on every device's own rows and sums what it returns over the devices.
+
+    The sum is one all-reduce of one vector a step, after the last microbatch: left to the compiler it becomes one for
+    each parameter in each microbatch.
+    """
+
+    def local(params, batch, key):
+        vector, unravel = ravel_pytree(function(params, batch, key))
+        return unravel(jax.lax.psum(vector, mesh.axis_names))
+
+    specs = PartitionSpec(), ROWS, PartitionSpec()
+    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
 
 
 def make_evaluation_step(model, objective, loss):

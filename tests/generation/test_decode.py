@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from helpers import tiny_config
 
 from gpt2jax.generation.decode import Generator
 from gpt2jax.generation.sampling import Sampling
 from gpt2jax.models import make_model
 from gpt2jax.objectives import Example
-from helpers import tiny_config
 
 PROMPTS = [[5, 6, 7], [9], [1, 2, 3, 4, 5, 6, 7, 8]]
 
@@ -46,7 +46,7 @@ def greedy_by_hand(model, prompt, count, context=16):
             window = window[-(context // 2) :]
         index = jnp.arange(len(window))[None]
         ones = jnp.ones_like(index)
-        example = Example(jnp.array([window]), index, ones * 1.0, index, ones, index, jnp.zeros(1, int))
+        example = Example(jnp.array([window]), index, ones * 1.0, index, ones, index, jnp.zeros(1, int), 'causal')
         head_params, logits_fn = model.head(params)
         logits_V = logits_fn(head_params, model.apply(params, example)[0][0])[-1]
         out.append(int(jnp.argmax(logits_V[:257])))

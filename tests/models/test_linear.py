@@ -3,16 +3,18 @@
 import jax
 import jax.numpy as jnp
 import numpy as np
+import pytest
 
 from gpt2jax.models.linear import Linear, dropout_rows
 
 
-def test_linear_is_the_product_over_the_last_axis():
-    x_BLD = jax.random.normal(jax.random.key(0), (2, 3, 8))
+@pytest.mark.parametrize('length', [3, 30], ids=['few rows', 'many rows'])
+def test_linear_is_the_product_over_the_last_axis(length):
+    x_BLD = jax.random.normal(jax.random.key(0), (2, length, 8))
     params = Linear(5, 0.1, True, 'float32').init(jax.random.key(1), x_BLD)['params']
     params['bias'] = jnp.arange(5.0)
     y_BLE = Linear(5, 0.1, True, 'float32').apply({'params': params}, x_BLD)
-    expected = np.einsum('bld,de->ble', x_BLD, params['kernel']) + np.arange(5)
+    expected = np.einsum('bld,ed->ble', x_BLD, params['kernel']) + np.arange(5)
     np.testing.assert_allclose(y_BLE, expected, atol=1e-5)
 
 

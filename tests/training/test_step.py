@@ -1,9 +1,7 @@
 """One training step: pure, and the same however the batch is cut."""
 
-import jax
 import numpy as np
 import pytest
-
 from helpers import largest_difference, one_device_setup, random_batch, tiny_config
 
 
