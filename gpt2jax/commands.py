@@ -5,6 +5,7 @@ import platform
 from importlib.metadata import version
 
 import jax
+from ml_collections import FrozenConfigDict
 from rich.console import Console
 
 import gpt2jax
@@ -38,7 +39,7 @@ FREE_KEYS = (
 )
 PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'tokenizers', 'numpy')
 
-console = Console(highlight=False)
+console = Console(highlight=False, markup=False)
 
 
 def train(config, path: str, command: str) -> None:
@@ -130,7 +131,7 @@ def sample(path: str, prompt: str | None, which: str, seed: int, changes: dict) 
     step, params, _ = restore_params(setup, workdir, which)
     console.print(f'{workdir.path}, step {step}', style='dim')
     prompt = setup.config.sampling.prompt if prompt is None else prompt
-    return sample_texts(setup.model, params, tokenizer, setup.config, prompt, seed, console)
+    return sample_texts(setup.model, on_one_device(params, setup), tokenizer, setup.config, prompt, seed, console)
 
 
 def prepare(config) -> None:
@@ -171,7 +172,21 @@ def open_run(path: str, changes: dict | None = None) -> tuple[Setup, Workdir]:
         )
     config = resolve(overlay(overlay(default_config(), flatten(saved)), changes or {}))
     start_devices(config)
-    return Setup.from_config(config), workdir
+    return Setup.from_config(for_these_devices(config)), workdir
+
+
+def for_these_devices(config):
+    """The config of a trained run, for reading it on whatever devices are here: other ones than it was trained on."""
+    count, fsdp = jax.device_count(), config.sharding.fsdp
+    rows = -(-config.evaluation.batch_size // count) * count
+    changes = {
+        'sharding.data': -1,
+        'sharding.fsdp': fsdp if count % fsdp == 0 else 1,
+        'evaluation.batch_size': rows,
+        'training.batch_size': rows,
+        'training.accumulation': 1,
+    }
+    return FrozenConfigDict(overlay(config, changes))
 
 
 def restore_params(setup: Setup, workdir: Workdir, which: str):
@@ -215,12 +230,18 @@ def write_samples(setup: Setup, state, tokenizer, workdir: Workdir) -> None:
     workdir.write_json('samples.json', [entry | {'step': int(state.step)} for entry in samples])
 
 
+def on_one_device(params, setup: Setup):
+    """Parameters for decoding: on one device, which draws a few tokens as fast as many; parts of fsdp stay apart."""
+    return params if setup.config.sharding.fsdp > 1 else jax.device_put(params, jax.local_devices()[0])
+
+
 def print_evaluation(result: dict[str, float], split: str, step: int) -> None:
     """One line a figure."""
     console.print(
-        f'step {step}, {split}: [bold]{result["bits_per_byte"]:.4f} bits per byte[/bold], '
+        f'step {step}, {split}: {result["bits_per_byte"]:.4f} bits per byte, '
         f'{result["nats_per_token"]:.4f} nats per token, perplexity {result["perplexity"]:.2f} '
-        f'({result["predicted"]:,} tokens, {result["bytes"]:,} bytes)'
+        f'({result["predicted"]:,} tokens, {result["bytes"]:,} bytes)',
+        style='bold',
     )
 
 

@@ -7,6 +7,7 @@ from rich.markup import escape
 from rich.table import Table
 
 from gpt2jax.config import flatten
+from gpt2jax.files import describe_bytes
 from gpt2jax.models import make_model
 from gpt2jax.models.cost import count_parameters, parameters_by_module, row_flops
 from gpt2jax.objectives import make_objective
@@ -63,15 +64,23 @@ def cost_table(config, model, objective, state) -> Table:
         ('FLOPs of the run', f'{full * steps:.4g}', f'full attention map ({half * steps:.4g} with the causal half)'),
         (
             'bytes a step',
-            readable((2 * config.training.accumulation + 4) * parameters + 2 * optimizer),
+            describe_bytes((2 * config.training.accumulation + 4) * parameters + 2 * optimizer),
             'parameters read twice a microbatch and updated, gradients, optimizer state; without activations',
         ),
-        ('parameters', readable(parameters), 'float32'),
-        ('gradients', readable(parameters), 'float32'),
-        ('optimizer state', readable(optimizer), config.optimizer.kind),
-        ('activations', readable(activations), 'kept for the backward pass of a microbatch, before XLA fuses'),
-        ('memory, all devices', readable(2 * parameters + optimizer + activations), 'an estimate: the sum of these'),
-        ('checkpoint', readable(parameters + optimizer), f'{config.checkpoint.keep} newest and the best are kept'),
+        ('parameters', describe_bytes(parameters), 'float32'),
+        ('gradients', describe_bytes(parameters), 'float32'),
+        ('optimizer state', describe_bytes(optimizer), config.optimizer.kind),
+        ('activations', describe_bytes(activations), 'kept for the backward pass of a microbatch'),
+        (
+            'memory, all devices',
+            describe_bytes(2 * parameters + optimizer + activations),
+            'an estimate: their sum',
+        ),
+        (
+            'checkpoint',
+            describe_bytes(parameters + optimizer),
+            f'{config.checkpoint.keep} newest and the best are kept',
+        ),
     ]
     table = Table(title='cost', title_justify='left', show_header=False)
     table.add_column('what')
@@ -99,11 +108,3 @@ def activation_bytes(config, model, objective, params) -> int:
 def tree_bytes(tree) -> int:
     """Bytes of a tree of arrays or shapes."""
     return sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(tree))
-
-
-def readable(count: int) -> str:
-    """1536 -> '1.5 KiB'."""
-    value, units = float(count), ['B', 'KiB', 'MiB', 'GiB', 'TiB']
-    while value >= 1024 and len(units) > 1:
-        value, units = value / 1024, units[1:]
-    return f'{value:.4g} {units[0]}'

@@ -11,7 +11,8 @@ from helpers import tiny_config
 from rich.console import Console
 
 from gpt2jax.config import default_config
-from gpt2jax.describe import activation_bytes, print_description, readable, tree_bytes
+from gpt2jax.describe import activation_bytes, print_description, tree_bytes
+from gpt2jax.files import describe_bytes
 from gpt2jax.models import make_model
 from gpt2jax.models.cost import row_flops
 from gpt2jax.objectives import make_objective
@@ -52,8 +53,8 @@ def test_gpt2_xl_is_described_in_seconds_without_allocating_it():
     assert f'{parameters:,}' in text
     assert cell(text, 'tokens a step') == f'{16 * 1024:,}'
     assert cell(text, 'tokens of the run') == f'{16 * 1024 * 1000:,}'
-    assert cell(text, 'parameters') == cell(text, 'gradients') == readable(4 * parameters)
-    assert cell(text, 'optimizer state') == readable(2 * 4 * parameters + 8)
+    assert cell(text, 'parameters') == cell(text, 'gradients') == describe_bytes(4 * parameters)
+    assert cell(text, 'optimizer state') == describe_bytes(2 * 4 * parameters + 8)
     # 6 FLOPs a token for each weight of a matrix, 12 * L * D a layer for the map.
     matrices = 48 * 12 * 1600**2 + vocabulary * 1600
     step = 16 * 1024 * (6 * matrices + 12 * 48 * 1024 * 1600)
@@ -99,14 +100,6 @@ def test_rematerialising_keeps_less(remat, scan):
 def test_bytes_of_a_tree():
     tree = {'a': jnp.zeros((3, 4), jnp.bfloat16), 'b': jax.ShapeDtypeStruct((5,), jnp.float32)}
     assert tree_bytes(tree) == 24 + 20
-
-
-@pytest.mark.parametrize(
-    ('count', 'text'),
-    [(0, '0 B'), (1023, '1023 B'), (1536, '1.5 KiB'), (2**20, '1 MiB'), (3 * 2**30, '3 GiB'), (2**50, '1024 TiB')],
-)
-def test_bytes_are_readable(count, text):
-    assert readable(count) == text
 
 
 def test_the_step_costs_three_forward_passes():

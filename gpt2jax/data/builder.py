@@ -41,7 +41,7 @@ def require_all(found: set[str], name: str, origin: str) -> None:
     missing = [split for split in SPLITS if split not in found]
     if missing:
         raise UserError(
-            f'data.corpus: {name} ({origin}) has no document for {" and ".join(missing)}; it needs more text'
+            f'config.data.corpus: {name} ({origin}) has no document for {" and ".join(missing)}; it needs more text'
         )
 
 

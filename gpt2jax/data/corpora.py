@@ -23,7 +23,7 @@ def make_corpus(name: str, path: str, text_key: str, directory: Path) -> Corpus 
     if name.startswith('tfds:'):
         return tfds_text.corpus(name.removeprefix('tfds:'), path, text_key, directory)
     if name not in CORPORA:
-        raise UserError(f'data.corpus = {name!r}: unknown; one of: {", ".join(sorted(CORPORA))}, tfds:NAME')
+        raise UserError(f'config.data.corpus = {name!r}: unknown; one of: {", ".join(sorted(CORPORA))}, tfds:NAME')
     return CORPORA[name](path, text_key)
 
 

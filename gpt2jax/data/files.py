@@ -3,11 +3,9 @@
 import contextlib
 import fcntl
 import hashlib
-import json
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
 
 from gpt2jax.errors import UserError
 
@@ -44,16 +42,6 @@ def digest_sampled(path: Path, whole: int = WHOLE) -> str:
     return digest_bytes(*parts)
 
 
-def write_json(path: Path, value: Any) -> None:
-    """Writes JSON so that `path` holds either the old contents or all of the new."""
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    with temporary.open('w', encoding='utf-8') as file:
-        json.dump(value, file, indent=1)
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(temporary, path)
-
-
 def make_folder(path: Path) -> Path:
     """Makes a folder to write in.
 
@@ -64,10 +52,10 @@ def make_folder(path: Path) -> Path:
         path.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(
-            f'data.directory: cannot make the folder {path}: {error.strerror}; name one that can be written'
+            f'config.data.directory: cannot make the folder {path}: {error.strerror}; name one that can be written'
         ) from error
     if not os.access(path, os.W_OK):
-        raise UserError(f'data.directory: {path} cannot be written; name a folder that can')
+        raise UserError(f'config.data.directory: {path} cannot be written; name a folder that can')
     return path
 
 

@@ -65,16 +65,16 @@ def corpus(path: str, text_key: str) -> Corpus:
 
 def _files(root: Path, path: str) -> list[Path]:
     if not path:
-        raise UserError("data.path is empty: the corpus 'text' needs a .txt or .jsonl file, or a folder of them")
+        raise UserError("config.data.path is empty: the corpus 'text' needs a .txt or .jsonl file, or a folder of them")
     if root.is_file():
         if not root.name.endswith(SUFFIXES):
-            raise UserError(f'data.path = {path!r}: the name must end in one of {", ".join(SUFFIXES)}')
+            raise UserError(f'config.data.path = {path!r}: the name must end in one of {", ".join(SUFFIXES)}')
         return [root]
     if not root.is_dir():
-        raise UserError(f'data.path = {path!r}: no such file or folder')
+        raise UserError(f'config.data.path = {path!r}: no such file or folder')
     files = sorted(file for file in root.rglob('*') if file.name.endswith(SUFFIXES) and file.is_file())
     if not files:
-        raise UserError(f'data.path = {path!r}: the folder has no file that ends in {", ".join(SUFFIXES)}')
+        raise UserError(f'config.data.path = {path!r}: the folder has no file that ends in {", ".join(SUFFIXES)}')
     return files
 
 
@@ -82,7 +82,7 @@ def _readable(function, file: Path):
     try:
         return function(file)
     except OSError as error:
-        raise UserError(f'data.path: cannot read {file}: {error.strerror or error}') from error
+        raise UserError(f'config.data.path: cannot read {file}: {error.strerror or error}') from error
 
 
 def _measure(files: list[Path], text_key: str, path: str) -> tuple[int, int]:
@@ -98,7 +98,7 @@ def _measure(files: list[Path], text_key: str, path: str) -> tuple[int, int]:
         if count >= MANY and not blank:
             break
     if blank:
-        raise UserError(f'data.path = {path!r}: no text there (empty, or white space only)')
+        raise UserError(f'config.data.path = {path!r}: no text there (empty, or white space only)')
     return count, characters
 
 

@@ -62,12 +62,12 @@ def corpus(name: str, path: str, text_key: str, directory: Path) -> TfdsCorpus:
     builder = _find(name, folders)
     if 'train' not in builder.info.splits:
         found = ', '.join(builder.info.splits) or 'none'
-        raise UserError(f'data.corpus = tfds:{name}: no split named train (its splits: {found})')
+        raise UserError(f'config.data.corpus = tfds:{name}: no split named train (its splits: {found})')
     features = builder.info.features
     texts = sorted(key for key, feature in features.items() if isinstance(feature, tfds.features.Text))
     if text_key not in texts:
         raise UserError(
-            f'data.text_key = {text_key!r}: tfds:{name} has no such text feature; '
+            f'config.data.text_key = {text_key!r}: tfds:{name} has no such text feature; '
             f'text features: {", ".join(texts) or "none"}; all features: {", ".join(sorted(features))}'
         )
     home = Path(builder.data_dir)
@@ -88,14 +88,14 @@ def _find(name: str, folders: list[Path]) -> Any:
         except tfds.core.DatasetNotFoundError:
             continue
         except (ValueError, AssertionError, ImportError, OSError) as error:
-            raise UserError(f'data.corpus = tfds:{name}: TFDS cannot open it: {_line(error)}') from error
+            raise UserError(f'config.data.corpus = tfds:{name}: TFDS cannot open it: {_line(error)}') from error
         if Path(builder.data_dir).exists():
             return builder
         unprepared = unprepared or builder
     where = ' or '.join(str(folder) for folder in folders)
     if unprepared is None:
         raise UserError(
-            f'data.corpus = tfds:{name}: TFDS knows no such dataset, and none is prepared in {where}; '
+            f'config.data.corpus = tfds:{name}: TFDS knows no such dataset, and none is prepared in {where}; '
             'check the name, or set data.path to the TFDS folder that holds it'
         )
     return _download(name, folders[0])
@@ -111,7 +111,7 @@ def _download(name: str, folder: Path) -> Any:
     except Exception as error:
         # Whatever a dataset's own code raises: no network, a missing package, a step by hand.
         raise UserError(
-            f'data.corpus = tfds:{name}: not prepared, and preparing it here failed: {_line(error)}; '
+            f'config.data.corpus = tfds:{name}: not prepared, and preparing it here failed: {_line(error)}; '
             'prepare it where it can be downloaded (tfds build --file_format=array_record), '
             'and set data.path to a copy of that TFDS folder'
         ) from error

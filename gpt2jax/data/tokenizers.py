@@ -17,8 +17,9 @@ import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
 
 from gpt2jax.data import bpe, gpt2_merges
-from gpt2jax.data.files import digest_bytes, write_json
+from gpt2jax.data.files import digest_bytes
 from gpt2jax.errors import UserError
+from gpt2jax.files import write_json
 
 SPECIAL = ('<|endoftext|>', '<|mask|>', '<|pad|>', '<|sep|>')
 FILE = 'tokenizer.json'
@@ -172,10 +173,10 @@ def vocab_size_of(name: str) -> int:
         return len(SPECIAL) + (GPT2_TOKENS if name == 'gpt2' else 256)
     match = re.fullmatch(r'bpe:([0-9]{1,9})', name)
     if match is None:
-        raise UserError(f"data.tokenizer = {name!r}: unknown; one of: 'gpt2', 'bytes', 'bpe:N' such as 'bpe:4096'")
+        raise UserError(f'config.data.tokenizer = {name!r}: unknown; one of: gpt2, bytes, bpe:N (bpe:4096)')
     size = int(match[1])
     if not 256 <= size <= LARGEST_VOCABULARY:
-        raise UserError(f'data.tokenizer = {name!r}: N must lie in 256..{LARGEST_VOCABULARY} (there are 256 bytes)')
+        raise UserError(f'config.data.tokenizer = {name!r}: N must lie in 256..{LARGEST_VOCABULARY}')
     return size + len(SPECIAL)
 
 

@@ -14,8 +14,9 @@ from pathlib import Path
 
 import numpy as np
 
-from gpt2jax.data.files import digest_sampled, write_json
+from gpt2jax.data.files import digest_sampled
 from gpt2jax.data.tokenizers import Tokenizer
+from gpt2jax.files import write_json
 
 VERSION = '1'  # of the stream and of the files: raise it when either changes
 META = 'meta.json'

@@ -62,6 +62,6 @@ def heading(console: Console, number: int, count: int) -> None:
 
 
 def write(console: Console, text: str) -> None:
-    """Text as it is, without markup or wrapping, at once."""
-    console.print(Text(text), end='', soft_wrap=True)
+    """Text as it is, without markup or wrapping, at once; what UTF-8 cannot say shows as a question mark."""
+    console.print(Text(text.encode('utf-8', 'replace').decode()), end='', soft_wrap=True)
     console.file.flush()

@@ -7,10 +7,10 @@ import os
 from pathlib import Path
 from typing import Any
 
+from gpt2jax.files import replace_file
 from gpt2jax.report.figures import picture
 from gpt2jax.report.page import page
 from gpt2jax.report.reading import read_run
-from gpt2jax.training.metrics import replace_file
 
 
 def write_report(workdir_path: str | os.PathLike, defaults: dict[str, Any] | None = None) -> tuple[Path, Path]:

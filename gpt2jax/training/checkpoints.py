@@ -20,10 +20,11 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from gpt2jax.errors import UserError
+from gpt2jax.files import describe_bytes, read_json, sync_folder
 from gpt2jax.training import step_folder
 from gpt2jax.training.manifest import MANIFEST
 from gpt2jax.training.step_folder import ITEMS, METADATA
-from gpt2jax.training.workdir import check_space, describe_bytes, read_json, sync_folder
+from gpt2jax.training.workdir import check_space
 
 PARTIAL, DELETED = '.partial', '.deleted'
 BARRIER_TIMEOUT_MS = 20 * 60 * 1000

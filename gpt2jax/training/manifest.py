@@ -6,7 +6,7 @@ from collections.abc import Collection, Iterator
 from pathlib import Path
 
 from gpt2jax.errors import UserError
-from gpt2jax.training.workdir import describe_bytes, read_json, sync_folder, write_json
+from gpt2jax.files import describe_bytes, read_json, sync_folder, write_json
 
 MANIFEST = 'manifest.json'
 

@@ -17,6 +17,7 @@ import numpy as np
 from tensorboardX import SummaryWriter
 
 from gpt2jax.errors import UserError
+from gpt2jax.files import replace_file
 
 FILE_NAME = 'metrics.jsonl'
 _NON_FINITE = {'NaN': math.nan, 'Infinity': math.inf, '-Infinity': -math.inf}
@@ -196,21 +197,3 @@ def _cut(path: Path, last_step: int) -> list[Record]:
     if len(data) != path.stat().st_size:
         replace_file(path, data)
     return [record for _, record in kept]
-
-
-def replace_file(path: Path, data: bytes) -> None:
-    """Writes a file so that a reader, or a crash, sees the old content or the new, never a mixture.
-
-    Raises:
-      UserError: the folder cannot be written or the disk is full; the old file is left as it was.
-    """
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with temporary.open('wb') as file:
-            file.write(data)
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(temporary, path)
-    except OSError as error:
-        temporary.unlink(missing_ok=True)
-        raise UserError(f'{path}: cannot be written ({error.strerror}).') from error

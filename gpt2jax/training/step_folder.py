@@ -20,8 +20,8 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from gpt2jax.errors import UserError
+from gpt2jax.files import read_json, write_json
 from gpt2jax.training import manifest
-from gpt2jax.training.workdir import read_json, write_json
 
 FORMAT = 1
 ITEMS = ('params', 'rest')

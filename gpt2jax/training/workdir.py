@@ -16,78 +16,12 @@ from pathlib import Path
 from typing import Any, Self
 
 from gpt2jax.errors import UserError
-
-# A file from outside must not be able to fill the memory; the largest of ours stay far below.
-JSON_LIMIT_BYTES = 64 * 2**20
+from gpt2jax.files import describe_bytes, read_json, write_json
 
 CONFIG_NAME = 'config.json'
 LOCK_NAME = '.lock'
 
 ABSENT = object()
-
-
-def write_json(path: Path, value: Any, indent: int | None = 2) -> None:
-    """Writes `value` as JSON so that `path` holds its old content or all of the new one, even after a crash.
-
-    Raises:
-        UserError: the file system refuses (no space left, no permission, the folder is missing).
-        TypeError, ValueError: `value` is not JSON.
-    """
-    text = json.dumps(value, indent=indent, allow_nan=False) + '\n'
-    temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
-    try:
-        with temporary.open('w', encoding='utf-8') as file:
-            file.write(text)
-            file.flush()
-            os.fsync(file.fileno())
-        temporary.replace(path)
-        sync_folder(path.parent)
-    except OSError as error:
-        with contextlib.suppress(OSError):  # the first error is the one to tell
-            temporary.unlink(missing_ok=True)
-        raise UserError(f'cannot write {path}: {error.strerror or error}; nothing that was there is lost') from error
-
-
-def read_json(path: Path, limit_bytes: int = JSON_LIMIT_BYTES) -> Any:
-    """Reads a JSON file that anyone may have written.
-
-    Raises:
-        UserError: the file is missing, unreadable, larger than `limit_bytes` or not JSON.
-    """
-    try:
-        with path.open('rb') as file:
-            content = file.read(limit_bytes + 1)
-    except FileNotFoundError as error:
-        raise UserError(f'{path} does not exist') from error
-    except OSError as error:
-        raise UserError(f'cannot read {path}: {error.strerror or error}') from error
-    if len(content) > limit_bytes:
-        raise UserError(f'{path} is larger than {describe_bytes(limit_bytes)}: not a file of gpt2jax')
-    try:
-        return json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise UserError(
-            f'{path} is not valid JSON ({error}): it was damaged or edited; restore or delete it'
-        ) from error
-
-
-def sync_folder(path: Path) -> None:
-    """Makes renames inside a folder survive a power cut (fsync of the folder itself)."""
-    descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)
-
-
-def describe_bytes(count: int) -> str:
-    """A number of bytes for people: 1300000000 -> '1.3 GB' (decimal units, as disks are sold)."""
-    size = float(count)
-    for unit in ('bytes', 'kB', 'MB', 'GB'):
-        if size < 999.95:
-            return f'{size:.0f} bytes' if unit == 'bytes' else f'{size:.1f} {unit}'
-        size /= 1000
-    return f'{size:.1f} TB'
 
 
 def check_space(folder: Path, bytes_needed: int, purpose: str) -> None:

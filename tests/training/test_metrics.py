@@ -8,7 +8,8 @@ import pytest
 from tensorboardX.proto.event_pb2 import Event
 
 from gpt2jax.errors import UserError
-from gpt2jax.training.metrics import MetricWriter, read_metrics, replace_file, summarize
+from gpt2jax.files import replace_file
+from gpt2jax.training.metrics import MetricWriter, read_metrics, summarize
 
 
 def write_run(workdir, steps, resume_step=0):

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from gpt2jax.errors import UserError
+from gpt2jax.files import describe_bytes, read_json, write_json
 from gpt2jax.training import workdir as workdir_module
-from gpt2jax.training.workdir import Workdir, describe_bytes, differences, read_json, write_json
+from gpt2jax.training.workdir import Workdir, differences
 
 REPOSITORY = Path(__file__).parents[2]
 
