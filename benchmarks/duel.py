@@ -49,15 +49,19 @@ def serve(make: Callable[..., Callable[[int], float]]) -> None:
         count, case = request.pop('count'), json.dumps(request, sort_keys=True)
         if case not in built:
             built[case] = make(**request)
+            built[case](1)
         print(built[case](count), flush=True)
 
 
-def duel(sides: dict[str, Side], case: dict, count: int, rounds: int) -> dict[str, float]:
-    """Median seconds a repetition of each side, over `rounds` turns of `count` repetitions."""
-    for side in sides.values():
-        side.seconds(count=2, **case)
+def duel(sides: dict[str, Side], case: dict, count: int, rounds: int, warm: int) -> dict[str, float]:
+    """Median seconds a repetition of each side, over `rounds` turns of `count` repetitions.
+
+    Each turn begins with `warm` repetitions that are not counted: the other side's threads go to sleep and its pages
+    leave the caches, as they would if the program had the machine for itself.
+    """
     times = {name: [] for name in sides}
     for _ in range(rounds):
         for name, side in sides.items():
+            side.seconds(count=warm, **case)
             times[name].append(side.seconds(count=count, **case) / count)
     return {name: statistics.median(values) for name, values in times.items()}

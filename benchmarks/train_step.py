@@ -16,8 +16,9 @@ CASES = {
     'small': {'layers': 4, 'width': 128, 'heads': 4, 'length': 64, 'batch': 12, 'vocab': 65},
     'medium': {'layers': 6, 'width': 384, 'heads': 6, 'length': 256, 'batch': 8, 'vocab': 65},
 }
-COUNTS = {'small': 40, 'medium': 4}
-ROUNDS = 15
+COUNTS = {'small': 40, 'medium': 3}
+WARM = {'small': 20, 'medium': 2}
+ROUNDS = 11
 
 
 def main() -> None:
@@ -31,7 +32,7 @@ def main() -> None:
     module = ['-m', 'benchmarks.train_step', '--serve']
     sides = {'gpt2jax': Side([sys.executable, *module, 'gpt2jax']), 'torch': Side([options.peer, *module, 'torch'])}
     for name, case in CASES.items():
-        result = duel(sides, case, COUNTS[name], ROUNDS)
+        result = duel(sides, case, COUNTS[name], ROUNDS, WARM[name])
         ours, theirs = result['gpt2jax'], result['torch']
         print(f'{name}: {1e3 * ours:.1f} ms, PyTorch {1e3 * theirs:.1f} ms a step: {theirs / ours:.2f} times as fast')
     for side in sides.values():
