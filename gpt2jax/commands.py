@@ -18,7 +18,7 @@ from gpt2jax.errors import UserError
 from gpt2jax.generation import sample_texts
 from gpt2jax.models.cost import count_parameters
 from gpt2jax.report import write_report
-from gpt2jax.sharding import start_devices
+from gpt2jax.sharding import keep_compiled, start_devices
 from gpt2jax.training.checkpoints import Checkpoints
 from gpt2jax.training.loop import Loop, check_same_text, evaluate_rows
 from gpt2jax.training.metrics import MetricWriter
@@ -58,6 +58,7 @@ def train(config, path: str, command: str) -> None:
     workdir = Workdir(path)
     check_same_run(workdir, config)
     start_devices(config)
+    keep_compiled(config.runtime.compilation_cache)
     workdir.lock()
     try:
         console.print(config_table(config, default_config()))
@@ -172,6 +173,7 @@ def open_run(path: str, changes: dict | None = None) -> tuple[Setup, Workdir]:
         )
     config = resolve(overlay(overlay(default_config(), flatten(saved)), changes or {}))
     start_devices(config)
+    keep_compiled(config.runtime.compilation_cache)
     return Setup.from_config(for_these_devices(config)), workdir
 
 

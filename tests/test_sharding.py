@@ -176,6 +176,17 @@ def test_the_cpu_is_split_into_devices_that_divide_the_batch(monkeypatch, change
     assert updates == {'jax_num_cpu_devices': devices}
 
 
+def test_what_is_compiled_is_kept_where_the_config_says(tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        sharding.keep_compiled(str(tmp_path))
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path)
+        sharding.keep_compiled('')
+        assert jax.config.jax_compilation_cache_dir is None
+    finally:
+        jax.config.update('jax_compilation_cache_dir', before)
+
+
 def test_the_environment_wins_over_the_config(monkeypatch):
     def refuse(*arguments):
         raise AssertionError(arguments)

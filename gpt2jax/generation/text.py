@@ -40,7 +40,7 @@ def sample_texts(model, params, tokenizer, config, prompt: str, seed: int, conso
     for number, text in enumerate(texts[1:], 2):
         heading(console, number, settings.num_samples)
         write(console, prompt + text)
-    console.print()
+    console.print('\n')
     return [{'prompt': prompt, 'text': text} for text in texts]
 
 
