@@ -19,7 +19,7 @@ def sample_texts(model, params, tokenizer, config, prompt: str, seed: int, conso
       prompt: '' begins a new document.
 
     Returns:
-      [{'prompt', 'text'}, ...]; a text ends before its <|endoftext|>.
+      [{'prompt', 'text'}, ...]; with `config.sampling.stop` a text ends before its <|endoftext|>.
     """
     settings, context = config.sampling, context_of(config)
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
@@ -35,8 +35,8 @@ def sample_texts(model, params, tokenizer, config, prompt: str, seed: int, conso
     write(console, prompt)
     for piece_BN in generator.stream([ids] * settings.num_samples, settings.max_new_tokens, seed):
         pieces.append(piece_BN)
-        write(console, decoder.decode(tokenizer.decode_bytes(until_end(piece_BN[0], tokenizer))))
-    texts = [tokenizer.decode(until_end(row, tokenizer)) for row in np.concatenate(pieces, axis=1)]
+        write(console, decoder.decode(tokenizer.decode_bytes(until_end(piece_BN[0], tokenizer, settings.stop))))
+    texts = [tokenizer.decode(until_end(row, tokenizer, settings.stop)) for row in np.concatenate(pieces, axis=1)]
     for number, text in enumerate(texts[1:], 2):
         heading(console, number, settings.num_samples)
         write(console, prompt + text)
@@ -44,9 +44,9 @@ def sample_texts(model, params, tokenizer, config, prompt: str, seed: int, conso
     return [{'prompt': prompt, 'text': text} for text in texts]
 
 
-def until_end(ids: np.ndarray, tokenizer) -> np.ndarray:
-    """The ids before the first <|endoftext|> or padding."""
-    ends = np.flatnonzero(np.isin(ids, (tokenizer.end_of_text, tokenizer.pad)))
+def until_end(ids: np.ndarray, tokenizer, stop: bool) -> np.ndarray:
+    """The ids before the first <|endoftext|> or padding; all of them where nothing stops a text."""
+    ends = np.flatnonzero(np.isin(ids, (tokenizer.end_of_text, tokenizer.pad))) if stop else ()
     return ids[: ends[0]] if len(ends) else ids
 
 
