@@ -57,3 +57,7 @@ def one_device_setup(config) -> Setup:
     """The parts of a run on the first device, however many there are."""
     mesh = jax.make_mesh((1, 1), ('data', 'fsdp'), devices=jax.devices()[:1], axis_types=(AxisType.Auto,) * 2)
     return Setup(config, mesh)
+
+
+def silent(message):
+    """An `announce` for tests that do not read it."""

@@ -33,7 +33,9 @@ OPTIONS = {
     'training.log_every': 1,
     'optimizer.warmup_steps': 5,
     'evaluation.every': 16,
+    'evaluation.batch_size': 4,
     'checkpoint.every_steps': 7,
+    'checkpoint.every_minutes': 0.0,
     'checkpoint.keep': 3,
     'sampling.max_new_tokens': 20,
     'sharding.cpu_devices': 1,
@@ -55,7 +57,7 @@ def arguments(text, command, workdir, **changes):
     options = OPTIONS | {name.replace('__', '.'): value for name, value in changes.items()}
     options |= {'data.path': text / 'plays.txt', 'data.directory': text / 'cache', 'runtime.compilation_cache': ''}
     flags = [f'--config.{key}={value}' for key, value in options.items()]
-    return [sys.executable, 'launch.py', command, '--config=configs/gpt2_small.py', f'--workdir={workdir}', *flags]
+    return [sys.executable, 'launch.py', command, '--config=configs/laptop.py', f'--workdir={workdir}', *flags]
 
 
 def start(command, **options):
@@ -245,3 +247,12 @@ def test_samples_are_those_of_the_seed(whole):
     assert first == same != other
     assert 'the king' in first
     assert 'Traceback' not in err
+
+
+def test_seconds_are_those_of_training_alone(whole):
+    """Evaluations and saves (steps 7, 14, 16, 21, ...) do not slow down the steps that follow them."""
+    lines = [json.loads(line) for line in (whole[0] / 'metrics.jsonl').read_text().splitlines()]
+    train = {line['step']: line['seconds'] for line in lines if line['kind'] == 'train'}
+    taken = {step: train[step] - train[step - 1] for step in range(2, STEPS + 1)}
+    evaluated = max(taken[17], taken[33])
+    assert evaluated < 0.25  # the first evaluation compiles its own program, which alone takes longer than that

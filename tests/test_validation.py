@@ -229,7 +229,7 @@ def test_every_choice_trains(changes):
     state, metrics = setup.train_step()(start, random_batch(2, 8))
     assert np.isclose(metrics['loss'], np.log(260), rtol=0.05)
     same = jax.tree.map(np.array_equal, before, jax.device_get(state.params))
-    assert not any(jax.tree.leaves(same['blocks']['feedforward']))
+    assert not any(jax.tree.leaves([layer['feedforward'] for layer in same['blocks']]))
 
 
 def test_resolve_touches_no_device_and_no_data(tmp_path):

@@ -155,10 +155,11 @@ def _score(axes: Axes, run: Run, x_name: str, colors: dict[str, str]) -> None:
         markeredgewidth=1.6,
     )
     side = 'right' if best > len(value_E) / 2 else 'left'
+    axes.margins(y=0.15)
     axes.annotate(
         f'best {value_E[best]:.3f}',
         (x_E[best], value_E[best]),
-        xytext=(4 if side == 'right' else -4, 11),
+        xytext=(-9 if side == 'right' else 9, -12),  # below the best there is no curve
         textcoords='offset points',
         ha=side,
         color=colors['score'],

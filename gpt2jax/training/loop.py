@@ -124,6 +124,7 @@ class Loop:
         """Evaluates, and saves when this is the best so far, the last step, or a save is due anyway."""
         self._pause()
         self._evaluation = result = self.evaluate(self._progress.track)
+        self._clock = time.monotonic()
         tokens, score = step * self._tokens_per_step, result['bits_per_byte']
         self._writer.write('evaluation', step, split='validation', tokens=tokens, seconds=self.seconds, **result)
         self._progress.evaluated(bits_per_byte=score)
@@ -131,7 +132,6 @@ class Loop:
         self._best = score if best else self._best
         if best or step == self.config.training.steps or self._save_due(step):
             self._save(step, score)
-        self._clock = time.monotonic()
 
     def _save(self, step: int, score: float | None = None) -> None:
         self._pause()

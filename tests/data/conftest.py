@@ -2,12 +2,9 @@
 
 import numpy as np
 import pytest
+from helpers import silent
 
 from gpt2jax.data import Tokens, make_tokenizer, prepare
-
-
-def silent(message):
-    """An `announce` for tests that do not read it."""
 
 
 @pytest.fixture(scope='session')

@@ -10,7 +10,7 @@ import time
 
 import numpy as np
 import pytest
-from conftest import silent
+from helpers import silent
 
 from gpt2jax.data import Tokenizer, prepare, tokenizers, tokens
 from gpt2jax.data.files import digest_sampled

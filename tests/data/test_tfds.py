@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
-from conftest import silent
+from helpers import silent
 
 from gpt2jax.data import prepare
 from gpt2jax.errors import UserError
