@@ -1,0 +1,85 @@
+"""Opening a run: its config, its parts, its data, its parameters. What every command needs."""
+
+import jax
+from ml_collections import FrozenConfigDict
+from rich.console import Console
+
+from gpt2jax.config import default_config, flatten, overlay
+from gpt2jax.data import Prepared
+from gpt2jax.data import prepare as prepare_corpus
+from gpt2jax.data.rows import Rows
+from gpt2jax.errors import UserError
+from gpt2jax.sharding import keep_compiled, start_devices
+from gpt2jax.training.checkpoints import Checkpoints
+from gpt2jax.training.setup import Setup
+from gpt2jax.training.workdir import Workdir
+from gpt2jax.validation import resolve
+
+console = Console(highlight=False, markup=False)
+
+
+def open_run(path: str, changes: dict | None = None) -> tuple[Setup, Workdir]:
+    """The parts of a finished or running run, from the config in its folder."""
+    workdir = Workdir(path)
+    saved = workdir.saved_config()
+    if saved is None:
+        raise UserError(
+            f'{workdir.path} holds no run (no config.json); train one with: launch.py train --workdir={path}'
+        )
+    config = resolve(overlay(overlay(default_config(), flatten(saved)), changes or {}))
+    start_devices(config)
+    keep_compiled(config.runtime.compilation_cache)
+    return Setup.from_config(for_these_devices(config)), workdir
+
+
+def for_these_devices(config):
+    """The config of a trained run, for reading it on whatever devices are here: other ones than it was trained on."""
+    count, fsdp = jax.device_count(), config.sharding.fsdp
+    rows = -(-config.evaluation.batch_size // count) * count
+    changes = {
+        'sharding.data': -1,
+        'sharding.fsdp': fsdp if count % fsdp == 0 else 1,
+        'evaluation.batch_size': rows,
+        'training.batch_size': rows,
+        'training.accumulation': 1,
+    }
+    return FrozenConfigDict(overlay(config, changes))
+
+
+def restore_params(setup: Setup, workdir: Workdir, which: str):
+    """(step, params, metadata) of 'best', 'latest' or the number of a step."""
+    step = {'best': 'best', 'latest': None}.get(which, which)
+    if step not in ('best', None):
+        if not which.isdigit():
+            raise UserError(f'--step={which}: expected best, latest or the number of a step')
+        step = int(which)
+    checkpoints = open_checkpoints(workdir, setup.config)
+    try:
+        return checkpoints.restore_params(setup.abstract.params, step)
+    finally:
+        checkpoints.close()
+
+
+def open_checkpoints(workdir: Workdir, config) -> Checkpoints:
+    """The checkpoints of a run."""
+    return Checkpoints(workdir.path / 'checkpoints', config.checkpoint.keep, announce=console.print)
+
+
+def prepare_data(config) -> Prepared:
+    """Corpus, tokenizer and tokens of a config; what is there already is not made again."""
+    data = config.data
+    return prepare_corpus(data.corpus, data.path, data.text_key, data.tokenizer, data.directory, console.print)
+
+
+def make_rows(config, prepared: Prepared) -> dict[str, Rows]:
+    """The rows of every split."""
+    tokenizer, data = prepared.tokenizer, config.data
+    return {
+        name: Rows(tokens, data.length, data.cross_documents, tokenizer.end_of_text, tokenizer.pad)
+        for name, tokens in prepared.splits.items()
+    }
+
+
+def on_one_device(params, setup: Setup):
+    """Parameters for decoding: on one device, which draws a few tokens as fast as many; parts of fsdp stay apart."""
+    return params if setup.config.sharding.fsdp > 1 else jax.device_put(params, jax.local_devices()[0])
