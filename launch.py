@@ -81,7 +81,8 @@ def recipes() -> list[str]:
 
 def usage() -> str:
     """The help of the program."""
-    rows = '\n'.join(f'  {name:10} {command.__doc__}' for name, command in COMMANDS.items())
+    width = max(map(len, COMMANDS))
+    rows = '\n'.join(f'  {name:{width}} {command.__doc__}' for name, command in COMMANDS.items())
     return f'{__doc__}\n{rows}\n\nFlags of one: python launch.py COMMAND --help'
 
 

@@ -55,8 +55,7 @@ def time_tokenizer(prepared: Prepared) -> None:
 
 def time_batches(prepared: Prepared) -> None:
     """Prints tokens a second of training and of evaluation batches."""
-    tokenizer = prepared.tokenizer
-    rows = Rows(prepared.splits['train'], LENGTH, False, tokenizer.end_of_text, tokenizer.pad)
+    rows = Rows(prepared.splits['train'], LENGTH, False, prepared.tokenizer)
     seconds = []
     for repeat in range(ROUNDS):
         start = time.perf_counter()

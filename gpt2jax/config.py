@@ -23,13 +23,23 @@ def default_config() -> ConfigDict:
     data.path = ''  # corpus 'text': a .txt or .jsonl file, .gz of either, or a folder of these
     data.text_key = 'text'  # the field that holds the text, in .jsonl and in tfds:NAME
     data.directory = '~/.cache/gpt2jax'  # where prepared corpora and tokens are kept
-    data.tokenizer = 'gpt2'  # gpt2 | bytes | bpe:N (trained on the training split)
+    data.tokenizer = 'gpt2'  # gpt2 | bytes | bpe:N (trained on the training split) | file:FOLDER (its tokenizer.json)
     data.length = 1024  # tokens in a row
     data.cross_documents = False  # let tokens attend to earlier documents of their row
     data.prefetch = 2  # batches made ahead in the background
 
     config.objective = objective = ConfigDict()
-    objective.kind = 'causal'  # causal (gpt2jax/objectives.py)
+    objective.kind = 'causal'  # causal | masked | prefix | hybrid | span_corruption (gpt2jax/objectives/)
+    objective.switch = ''  # kinds that take over later: 'masked@1000,causal@2000'; '': kind throughout
+    objective.rate = 0.15  # masked, hybrid, span_corruption: share of the real tokens that is hidden and predicted
+    objective.start_rate = 0.0  # share at step 0, moving in a line to rate at the end of the run; 0: rate throughout
+    objective.mask_share = 0.8  # of the hidden tokens, replaced by <|mask|> (BERT, section 3.1)
+    objective.random_share = 0.1  # of the hidden tokens, replaced by a random one; the rest stays as it is
+    objective.whole_words = False  # hide all tokens of a word together
+    objective.mean_span = 1.0  # of the geometric length of hidden spans, before the cap; 1: single tokens (or words)
+    objective.max_span = 10  # the cap of that length (SpanBERT, section 3.1)
+    objective.prefix = 0.0  # prefix: share of a document that is seen in both directions; 0: drawn for each
+    objective.causal_share = 0.5  # hybrid: share of the rows that are causal, the others masked
 
     config.model = model = ConfigDict()
     model.architecture = 'transformer'  # transformer (gpt2jax/models/)
@@ -37,49 +47,78 @@ def default_config() -> ConfigDict:
     model.width = 768  # of the residual stream; a multiple of attention.num_heads
     model.vocab_size = 0  # 0: as many as the tokenizer has
     model.vocab_multiple = 128  # the embedding is padded to a multiple of this; padded logits are never chosen
+    model.parallel = False  # attention and feed-forward read the same norm, side by side (PaLM, section 2)
     model.dropout = 0.0  # after the embedding and on every residual branch
     model.scan_layers = False  # one compiled block in a loop: compiles faster, runs a little slower on CPU
     model.remat = 'none'  # none | full | dots: what the backward pass computes again to save memory
     model.dtype = 'float32'  # float32 | bfloat16: of the matrix products; parameters and softmax stay float32
 
     model.position = position = ConfigDict()
-    position.kind = 'learned'  # learned | none (gpt2jax/models/positions.py)
-    position.max_length = 0  # rows of the position table; 0: data.length
+    position.kind = 'learned'  # learned | sinusoidal | rotary | alibi | t5 | none (gpt2jax/models/positions.py)
+    position.max_length = 0  # learned: rows of the table; rotary: the longest length in use; 0: data.length
+    position.base = 10_000.0  # rotary: wavelengths run from 2 pi to 2 pi times this
+    position.scaling = 'none'  # none | linear | ntk: how rotary angles shrink by max_length / trained_length
+    position.trained_length = 0  # rotary: length that the angles were made for; 0: data.length
+    position.buckets = 32  # t5: relative distances are sorted into so many, half of them a direction
+    position.max_distance = 128  # t5: distances from here on share the last bucket
+
+    model.embedding = embedding = ConfigDict()
+    embedding.width = 0  # of the tables, projected to model.width (ALBERT, section 3.1); 0: model.width
+    embedding.norm = False  # a norm after the sum of the embeddings, as in BERT
+    embedding.token_types = 0  # rows of a table of token types (BERT's segments A and B); 0: none
 
     model.attention = attention = ConfigDict()
     attention.num_heads = 12  # heads of queries, each model.width / num_heads wide
     attention.num_kv_heads = 0  # heads of keys and values, shared by groups of query heads; 0: num_heads
     attention.bias = True  # on the projections to queries, keys and values, and back
     attention.dropout = 0.0  # on the attention weights
+    attention.qk_norm = False  # an RMS norm on queries and keys, head by head (Henry et al. 2020)
+    attention.softcap = 0.0  # scores become cap * tanh(scores / cap) (Gemma 2, section 2); 0: they stay
+    attention.window = 0  # a token sees others less than this many positions away; 0: all
+    attention.global_every = 0  # with a window: every n-th layer sees all; 0: none does
+    attention.value_residual = False  # mix the first layer's values into all others (Zhou et al. 2024)
     attention.kernel = 'auto'  # auto | einsum | fused (jax.nn.dot_product_attention)
 
     model.feedforward = feedforward = ConfigDict()
-    feedforward.kind = 'gelu_tanh'  # gelu_tanh | gelu | relu (gpt2jax/models/feedforward.py)
-    feedforward.width = 0  # 0: 4 * model.width
-    feedforward.bias = True  # on both of its matrices
+    feedforward.kind = 'gelu_tanh'  # gelu_tanh | gelu | relu | relu2 | swiglu | geglu (gpt2jax/models/feedforward.py)
+    feedforward.width = 0  # 0: 4 * model.width; for swiglu and geglu 8/3 of it, so that the parameters are as many
+    feedforward.bias = True  # on its matrices
 
     model.norm = norm = ConfigDict()
     norm.kind = 'layernorm'  # layernorm | rmsnorm (gpt2jax/models/norms.py)
+    norm.placement = 'pre'  # pre | post (the 2017 Transformer, BERT) | sandwich (before and after each branch)
     norm.bias = True  # beside the scale
     norm.epsilon = 1e-5  # added to the variance
 
     model.head = head = ConfigDict()
     head.tied = True  # the output matrix is the token embedding
+    head.bias = False  # one number a token, added to the logits
+    head.transform = False  # BERT's: a matrix, the activation and a norm before the output matrix
+    head.softcap = 0.0  # logits become cap * tanh(logits / cap); 0: they stay
+    head.pooler = False  # BERT's: a matrix and tanh on the first token; read by `embed`, never trained here
 
     model.init = init = ConfigDict()
     init.std = 0.02  # of every matrix and embedding
-    init.residual = 'scaled'  # scaled (std / sqrt(2 * num_layers), GPT-2 section 2.3) | plain: last matrix of a branch
+    init.residual = 'scaled'  # last matrix of a branch: scaled (std / sqrt(2 * num_layers), GPT-2) | plain | zero
+
+    model.parametrization = parametrization = ConfigDict()
+    parametrization.kind = 'standard'  # standard | mup: learning rates that hold across widths (Yang et al. 2022)
+    parametrization.base_width = 256  # mup: the model.width at which it is the standard one
+    parametrization.base_head_width = 64  # mup: width of a head at that width
 
     config.loss = loss = ConfigDict()
     loss.chunk_tokens = 4096  # tokens whose logits exist at once; 0: all of the batch
     loss.z_loss = 0.0  # weight of log(Z)^2, which keeps the logits' scale in bounds (PaLM, section 5)
 
     config.optimizer = optimizer = ConfigDict()
-    optimizer.kind = 'adamw'  # adamw (gpt2jax/optimizers.py)
+    optimizer.kind = 'adamw'  # adamw | adafactor | lion | muon | schedule_free (gpt2jax/optimizers/)
     optimizer.learning_rate = 6e-4  # at the peak of the schedule
-    optimizer.b1 = 0.9  # decay of the mean of gradients
+    optimizer.groups = ''  # factors of it by parameter path: 'embedding=0.5,norm=2'; the first that is found counts
+    optimizer.b1 = 0.9  # decay of the mean of gradients; interpolation of schedule_free
     optimizer.b2 = 0.95  # decay of the mean of squared gradients
     optimizer.epsilon = 1e-8  # added to the root of that
+    optimizer.momentum = 0.95  # muon: decay of the mean of a matrix's gradients
+    optimizer.average = 0.0  # decay of a moving average of the parameters, which is evaluated and sampled; 0: none
     optimizer.weight_decay = 0.1  # on matrices alone: not on biases, norms and embeddings of positions
     optimizer.clip_norm = 1.0  # largest global norm of a gradient; 0: no clipping
     optimizer.schedule = 'cosine'  # cosine | linear | constant | wsd (warmup, stable, decay)
@@ -92,11 +131,13 @@ def default_config() -> ConfigDict:
     training.batch_size = 16  # rows in a step, over all devices and microbatches
     training.accumulation = 1  # microbatches a step is cut into
     training.log_every = 10  # steps between lines of metrics.jsonl
+    training.init_from = ''  # folder of a run, imported or trained, whose parameters this one starts from; '': the seed
 
     config.evaluation = evaluation = ConfigDict()
     evaluation.every = 250  # steps between evaluations on the validation split; 0: only at the end
     evaluation.batch_size = 0  # rows at a time; 0: a microbatch of training
     evaluation.num_rows = 0  # evenly spaced rows of the validation split that are used in training; 0: all
+    evaluation.pseudo_rows = 16  # `evaluate`, masked: evenly spaced rows whose tokens are hidden one by one; 0: all
 
     config.checkpoint = checkpoint = ConfigDict()
     checkpoint.every_steps = 0  # 0: by time alone
@@ -188,8 +229,9 @@ def full_key(name: str, config: ConfigDict) -> str:
         return name
     if f'{name}.kind' in known:
         return f'{name}.kind'
-    matches = [key for key in known if key.endswith(('.' + name, f'.{name}.kind'))]
-    matches = [key for key in matches if key.count('.') == min(other.count('.') for other in matches)]
+    depths = {key: key.count('.') for key in known if key.endswith(f'.{name}')}
+    depths |= {key: key.count('.') - 1 for key in known if key.endswith(f'.{name}.kind')}  # it stands for its section
+    matches = [key for key, depth in depths.items() if depth == min(depths.values())]
     if len(matches) == 1:
         return matches[0]
     if matches:

@@ -1,5 +1,7 @@
 """The exceptions that speak to the user."""
 
+import difflib
+
 
 class UserError(Exception):
     """Something the user can put right: says what is wrong, where, with which value, and what to do.
@@ -10,3 +12,10 @@ class UserError(Exception):
 
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)
     """The run was asked to stop; everything is saved, and the same command continues it."""
+
+
+def unknown(key: str, value: str, choices) -> UserError:
+    """The error of a name that is not one of its choices."""
+    close = difflib.get_close_matches(value, choices, 1)
+    hint = f'did you mean {close[0]!r}? ' if close else ''
+    return UserError(f'config.{key} = {value!r}: unknown; {hint}One of: {", ".join(sorted(choices))}')

@@ -34,12 +34,21 @@ def cross_entropy(logits_fn, head_params, hidden_BLD, targets_BL, weights_BL, *,
     Returns:
       (loss, nats): what is to be minimised, and the cross-entropy alone; both weighted sums.
     """
-    if predictions < weights_BL.shape[1]:
-        _, index_BP = jax.lax.top_k((weights_BL > 0).astype(jnp.float32), predictions)
-        hidden_BLD = jnp.take_along_axis(hidden_BLD, index_BP[..., None], axis=1)
-        targets_BL, weights_BL = (jnp.take_along_axis(a, index_BP, axis=1) for a in (targets_BL, weights_BL))
+    hidden_BLD, targets_BL, weights_BL = gather_predicted(hidden_BLD, targets_BL, weights_BL, predictions)
     chunks = (split_length(a, chunk_tokens) for a in (hidden_BLD, targets_BL, weights_BL))
     return _chunked_loss(logits_fn, z_loss, head_params, *chunks)
+
+
+def gather_predicted(hidden_BLD: Array, targets_BL: Array, weights_BL: Array, predictions: int) -> tuple:
+    """The same for those positions alone that have a weight: [B, P, D], [B, P], [B, P], with P = `predictions`.
+
+    Rows with fewer are filled up with positions without one.
+    """
+    if predictions >= weights_BL.shape[1]:
+        return hidden_BLD, targets_BL, weights_BL
+    _, index_BP = jax.lax.top_k((weights_BL > 0).astype(jnp.float32), predictions)
+    hidden_BPD = jnp.take_along_axis(hidden_BLD, index_BP[..., None], axis=1)
+    return hidden_BPD, *(jnp.take_along_axis(a, index_BP, axis=1) for a in (targets_BL, weights_BL))
 
 
 def split_length(x_BL: Array, chunk_tokens: int) -> Array:
@@ -57,18 +66,39 @@ def split_length(x_BL: Array, chunk_tokens: int) -> Array:
 
 def all_token_nats(logits_fn, head_params, hidden_BLD, targets_BL, *, chunk_tokens: int) -> Array:
     """The cross-entropy of every token, [B, L], for evaluation; chunked in the same way."""
+
+    def nats(logits_NV, targets_N):
+        return token_nats(logits_NV, targets_N)[0]
+
+    return each_token(nats, logits_fn, head_params, hidden_BLD, targets_BL, chunk_tokens=chunk_tokens)
+
+
+def all_token_hits(logits_fn, head_params, hidden_BLD, targets_BL, *, chunk_tokens: int) -> tuple[Array, Array]:
+    """The cross-entropy of every token, and whether it has the highest logit: [B, L] each."""
+
+    def nats_and_hits(logits_NV, targets_N):
+        return token_nats(logits_NV, targets_N)[0], jnp.argmax(logits_NV, axis=-1) == targets_N
+
+    return each_token(nats_and_hits, logits_fn, head_params, hidden_BLD, targets_BL, chunk_tokens=chunk_tokens)
+
+
+def each_token(function, logits_fn, head_params, hidden_BLD, targets_BL, *, chunk_tokens: int):
+    """`function(logits_NV, targets_N)`, one or more [N], of every token, [B, L] each; chunk by chunk."""
     B, L = targets_BL.shape
 
-    def nats(chunk):
-        return token_nats(logits_fn(head_params, chunk[0]), chunk[1])[0]
+    def of_chunk(chunk):
+        return function(logits_fn(head_params, chunk[0]), chunk[1])
 
-    nats_CN = jax.lax.map(nats, (split_length(hidden_BLD, chunk_tokens), split_length(targets_BL, chunk_tokens)))
-    return nats_CN.reshape(nats_CN.shape[0], B, -1).swapaxes(0, 1).reshape(B, -1)[:, :L]
+    def join(x_CN):
+        return x_CN.reshape(x_CN.shape[0], B, -1).swapaxes(0, 1).reshape(B, -1)[:, :L]
+
+    chunks = split_length(hidden_BLD, chunk_tokens), split_length(targets_BL, chunk_tokens)
+    return jax.tree.map(join, jax.lax.map(of_chunk, chunks))
 
 
 def _chunk_loss(logits_fn, z_loss, head_params, hidden_ND, targets_N, weights_N):
     nats_N, log_z_N = token_nats(logits_fn(head_params, hidden_ND), targets_N)
-    nats = jnp.sum(weights_N * nats_N)
+    nats = jnp.sum(jnp.where(weights_N > 0, weights_N * nats_N, 0.0))  # padding may have no logit: infinite nats
     if not z_loss:
         return nats, nats
     return nats + z_loss * jnp.sum(weights_N * jnp.square(log_z_N)), nats

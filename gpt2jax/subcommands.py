@@ -10,6 +10,8 @@ from pathlib import Path
 from absl import flags
 from ml_collections import config_flags
 
+from gpt2jax.errors import UserError
+
 
 class Flags(flags.FlagValues):
     """The flags of one subcommand.
@@ -32,11 +34,23 @@ class Flags(flags.FlagValues):
     def text(self, name, default, text):
         flags.DEFINE_string(name, default, text, flag_values=self)
 
+    def texts(self, name, text):
+        flags.DEFINE_multi_string(name, [], text, flag_values=self)
+
+    def switch(self, name, default, text):
+        flags.DEFINE_bool(name, default, text, flag_values=self)
+
     def integer(self, name, default, text):
         flags.DEFINE_integer(name, default, text, flag_values=self)
 
     def number(self, name, default, text):
         flags.DEFINE_float(name, default, text, flag_values=self)
+
+    def required(self, name):
+        """The value of a flag without a default. Raises UserError where it was not given."""
+        if self[name].value is None:
+            raise UserError(f'--{name} is missing: {self[name].help}')
+        return self[name].value
 
     def define_run(self):
         self.text('workdir', 'runs/laptop', 'the folder of the run')
@@ -55,7 +69,7 @@ class Train:
 
 
 class Evaluate:
-    """bits per byte of a run on all of a split"""
+    """how well a run predicts all of a split"""
 
     def define(self, values):
         values.define_run()
@@ -77,11 +91,87 @@ class Sample:
         values.number('temperature', None, '0 always takes the likeliest token')
         values.integer('top_k', None, 'draw from the K likeliest tokens; 0: from all')
         values.number('top_p', None, 'draw from the likeliest tokens that make up this probability')
+        values.text('method', 'auto', 'auto: what fits the objective; causal, prefix, infilling or answer')
 
     def run(self, values, commands):
         names = ('num_samples', 'max_new_tokens', 'temperature', 'top_k', 'top_p')
         changes = {f'sampling.{name}': values[name].value for name in names if values[name].value is not None}
-        commands.sample(values.workdir, values.prompt, values.step, values.seed, changes)
+        commands.sample(values.workdir, values.prompt, values.step, values.seed, changes, values.method)
+
+
+class Fill:
+    """fill the blanks of a text, <mask> each"""
+
+    def define(self, values):
+        values.define_run()
+        values.text('text', None, 'the text; every <mask> in it is filled')
+        values.integer('tokens_per_mask', 1, 'how many tokens a <mask> stands for')
+        values.text('order', 'certain', 'certain: the surest blank first; left: from left to right')
+        values.integer('top_k', 5, 'how many candidates are shown')
+        values.integer('num_samples', 1, 'how many filled texts; more than one need a temperature')
+        values.number('temperature', 0.0, '0 always takes the likeliest token')
+        values.integer('seed', 0, 'the same seed gives the same texts')
+        values.integer('scored', 50, 'causal models: candidates of a blank that are scored with the whole text')
+        values.integer('beams', 4, 'causal models: partly filled texts that are kept')
+
+    def run(self, values, commands):
+        names = ('order', 'top_k', 'num_samples', 'temperature', 'seed', 'scored', 'beams')
+        choice = {name: values[name].value for name in names}
+        commands.fill(values.workdir, values.required('text'), values.tokens_per_mask, choice, values.step)
+
+
+class Embed:
+    """vectors of texts"""
+
+    def define(self, values):
+        values.define_run()
+        values.texts('text', 'a text; may be given several times')
+        values.text('file', None, 'a file with a text on each line')
+        values.text('pooling', 'mean', 'mean, first, last or pooler')
+        values.switch('normalize', False, 'make every vector one of length 1')
+        values.integer('batch_size', 32, 'texts at a time')
+        values.text('out', None, 'a .npz or .jsonl file; by default their similarities are printed')
+
+    def run(self, values, commands):
+        given = (values.pooling, values.normalize, values.batch_size, values.out, values.step)
+        commands.embed(values.workdir, values['text'].value, values.file, *given)
+
+
+class Attention:
+    """what every attention head reads in a text, as a page to explore and a picture"""
+
+    def define(self, values):
+        values.define_run()
+        values.text('text', None, 'the text to read')
+        values.text('out', None, 'where to write OUT.html and OUT.png; by default WORKDIR/attention')
+
+    def run(self, values, commands):
+        commands.attention(values.workdir, values.required('text'), values.out, values.step)
+
+
+class Import:
+    """a Hugging Face folder of GPT-2, BERT or RoBERTa as a run"""
+
+    def define(self, values):
+        values.text('from', None, 'the folder: config.json, model.safetensors (or its parts), tokenizer files')
+        values.text('workdir', None, 'the folder of the new run')
+        values.text('tokenizer', None, 'gpt2, bytes or file:FOLDER, where the folder itself has no tokenizer')
+
+    def run(self, values, commands):
+        source, workdir = values.required('from'), values.required('workdir')
+        commands.import_model(source, workdir, values.tokenizer, command_line())
+
+
+class Export:
+    """a run as a folder that transformers loads"""
+
+    def define(self, values):
+        values.define_run()
+        values.text('to', None, 'the new folder')
+        values.text('dtype', 'float32', 'of the weights: float32, bfloat16 or float16')
+
+    def run(self, values, commands):
+        commands.export_model(values.workdir, values.required('to'), values.step, values.dtype)
 
 
 class Prepare:
@@ -104,12 +194,45 @@ class Describe:
         commands.describe(values.config)
 
 
+class Audit:
+    """who sees whom in a real row of a config, drawn, and checked on the real model by gradient"""
+
+    def define(self, values):
+        values.define_config()
+        values.integer('row', 0, 'which row of the training split')
+        values.integer('tokens', 48, 'how many of its places are drawn; 0: all')
+        values.text('out', 'runs/audit', 'the folder for the picture')
+
+    def run(self, values, commands):
+        commands.audit(values.config, values.row, values.tokens, values.out)
+
+
+class CoordinateCheck:
+    """how far a few steps move activations at several widths, with and without muP"""
+
+    def define(self, values):
+        values.define_config()
+        values.text('widths', '64,128,256,512', 'the values of model.width')
+        values.integer('steps', 4, 'of training, at the peak of the learning rate')
+        values.text('out', 'runs/coordinate_check', 'the folder for the figures and the picture')
+
+    def run(self, values, commands):
+        commands.coordinate_check(values.config, values.widths, values.steps, values.out)
+
+
 COMMANDS = {
     'train': Train(),
     'evaluate': Evaluate(),
     'sample': Sample(),
+    'fill': Fill(),
+    'embed': Embed(),
+    'attention': Attention(),
+    'import': Import(),
+    'export': Export(),
     'prepare': Prepare(),
     'describe': Describe(),
+    'audit': Audit(),
+    'coordinate_check': CoordinateCheck(),
 }
 
 

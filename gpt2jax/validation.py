@@ -1,17 +1,16 @@
 """Fills in what a config leaves open and refuses what cannot work, before any data or device is touched."""
 
-import difflib
 import math
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from gpt2jax.config import flatten, overlay
+from gpt2jax.consistency import check_together
 from gpt2jax.data import vocab_size_of
-from gpt2jax.data.corpora import CORPORA
-from gpt2jax.errors import UserError
+from gpt2jax.errors import UserError, unknown
 from gpt2jax.models import ARCHITECTURES
-from gpt2jax.models.attention import KERNELS
-from gpt2jax.models.feedforward import ACTIVATIONS
+from gpt2jax.models.feedforward import ACTIVATIONS, GATED
+from gpt2jax.models.kernels import KERNELS
 from gpt2jax.models.norms import NORMS
 from gpt2jax.models.positions import POSITIONS
 from gpt2jax.objectives import OBJECTIVES
@@ -23,10 +22,13 @@ CHOICES = {
     'model.remat': ('none', 'full', 'dots'),
     'model.dtype': ('float32', 'bfloat16'),
     'model.position.kind': POSITIONS,
+    'model.position.scaling': ('none', 'linear', 'ntk'),
     'model.attention.kernel': KERNELS,
     'model.feedforward.kind': ACTIVATIONS,
     'model.norm.kind': NORMS,
-    'model.init.residual': ('scaled', 'plain'),
+    'model.norm.placement': ('pre', 'post', 'sandwich'),
+    'model.init.residual': ('scaled', 'plain', 'zero'),
+    'model.parametrization.kind': ('standard', 'mup'),
     'optimizer.kind': OPTIMIZERS,
     'optimizer.schedule': SCHEDULES,
 }
@@ -34,10 +36,16 @@ CHOICES = {
 AT_LEAST_ONE = (
     'data.length',
     'data.prefetch',
+    'objective.mean_span',
+    'objective.max_span',
     'model.num_layers',
     'model.width',
     'model.vocab_multiple',
     'model.attention.num_heads',
+    'model.position.base',
+    'model.position.max_distance',
+    'model.parametrization.base_width',
+    'model.parametrization.base_head_width',
     'training.steps',
     'training.batch_size',
     'training.accumulation',
@@ -52,7 +60,15 @@ AT_LEAST_ZERO = (
     'seed',
     'model.vocab_size',
     'model.position.max_length',
+    'model.position.trained_length',
+    'model.position.buckets',
+    'model.embedding.width',
+    'model.embedding.token_types',
     'model.attention.num_kv_heads',
+    'model.attention.softcap',
+    'model.attention.window',
+    'model.attention.global_every',
+    'model.head.softcap',
     'model.feedforward.width',
     'loss.chunk_tokens',
     'loss.z_loss',
@@ -63,6 +79,7 @@ AT_LEAST_ZERO = (
     'evaluation.every',
     'evaluation.batch_size',
     'evaluation.num_rows',
+    'evaluation.pseudo_rows',
     'checkpoint.every_steps',
     'checkpoint.every_minutes',
     'sampling.temperature',
@@ -70,7 +87,23 @@ AT_LEAST_ZERO = (
     'sharding.cpu_devices',
 )
 
-FRACTIONS = ('model.dropout', 'model.attention.dropout', 'optimizer.b1', 'optimizer.b2')  # in [0, 1)
+SHARES = (  # in [0, 1]
+    'objective.start_rate',
+    'objective.mask_share',
+    'objective.random_share',
+    'objective.causal_share',
+    'optimizer.final_fraction',
+)
+
+FRACTIONS = (  # in [0, 1)
+    'objective.prefix',
+    'model.dropout',
+    'model.attention.dropout',
+    'optimizer.b1',
+    'optimizer.b2',
+    'optimizer.momentum',
+    'optimizer.average',
+)
 
 
 def resolve(config: ConfigDict) -> FrozenConfigDict:
@@ -86,8 +119,10 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
         {
             'model.vocab_size': model.vocab_size or vocab_size_of(config.data.tokenizer),
             'model.position.max_length': model.position.max_length or config.data.length,
+            'model.position.trained_length': model.position.trained_length or config.data.length,
+            'model.embedding.width': model.embedding.width or model.width,
             'model.attention.num_kv_heads': model.attention.num_kv_heads or model.attention.num_heads,
-            'model.feedforward.width': model.feedforward.width or 4 * model.width,
+            'model.feedforward.width': model.feedforward.width or default_feedforward(model),
             'optimizer.decay_steps': config.optimizer.decay_steps
             or max(1, min(steps // 5, steps - config.optimizer.warmup_steps)),
             'evaluation.batch_size': config.evaluation.batch_size
@@ -96,6 +131,11 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
     )
     check_together(config)
     return FrozenConfigDict(config)
+
+
+def default_feedforward(model: ConfigDict) -> int:
+    """Four times the width; with a gate two thirds of that, rounded up to a multiple of 8 (Shazeer 2020, section 3)."""
+    return -(-8 * model.width // 24) * 8 if model.feedforward.kind in GATED else 4 * model.width
 
 
 def check_values(config: ConfigDict) -> None:
@@ -119,92 +159,11 @@ def check_values(config: ConfigDict) -> None:
             raise UserError(f'config.{key} = {flat[key]}: must be a positive number')
     if not flat['seed'] < 2**32:
         raise UserError(f'config.seed = {flat["seed"]}: must be below 2**32, as JAX would use its lowest 32 bits alone')
-    if not 0 <= flat['optimizer.final_fraction'] <= 1:
-        raise UserError(f'config.optimizer.final_fraction = {flat["optimizer.final_fraction"]}: must be in [0, 1]')
-    if not 0 < flat['sampling.top_p'] <= 1:
-        raise UserError(f'config.sampling.top_p = {flat["sampling.top_p"]}: must be in (0, 1]')
+    for key in SHARES:
+        if not 0 <= flat[key] <= 1:
+            raise UserError(f'config.{key} = {flat[key]}: must be in [0, 1]')
+    for key in ('objective.rate', 'sampling.top_p'):
+        if not 0 < flat[key] <= 1:
+            raise UserError(f'config.{key} = {flat[key]}: must be in (0, 1]')
     if flat['sharding.data'] != -1 and flat['sharding.data'] < 1:
         raise UserError(f'config.sharding.data = {flat["sharding.data"]}: must be -1 or at least 1')
-
-
-def unknown(key: str, value: str, choices) -> UserError:
-    """The error of a name that is not one of its choices."""
-    close = difflib.get_close_matches(value, choices, 1)
-    hint = f'did you mean {close[0]!r}? ' if close else ''
-    return UserError(f'config.{key} = {value!r}: unknown; {hint}One of: {", ".join(sorted(choices))}')
-
-
-def check_together(config: ConfigDict) -> None:
-    """Values that must fit each other; `config` is filled in."""
-    model, data, training = config.model, config.data, config.training
-    heads, kv_heads = model.attention.num_heads, model.attention.num_kv_heads
-    if model.width % heads:
-        raise UserError(
-            f'config.model.width = {model.width} is not a multiple of config.model.attention.num_heads = {heads}; '
-            f'widths that work: {model.width // heads * heads}, {(model.width // heads + 1) * heads}'
-        )
-    if heads % kv_heads:
-        raise UserError(f'config.model.attention.num_heads = {heads} is not a multiple of num_kv_heads = {kv_heads}')
-    if model.position.kind == 'learned' and data.length > model.position.max_length:
-        raise UserError(
-            f'config.data.length = {data.length} is beyond the position table, '
-            f'config.model.position.max_length = {model.position.max_length}'
-        )
-    if model.attention.kernel == 'fused' and model.attention.dropout:
-        raise UserError(
-            f'config.model.attention.dropout = {model.attention.dropout}: the fused kernel cannot drop attention '
-            "weights; set it to 0, or config.model.attention.kernel to 'einsum' or 'auto'"
-        )
-    needed = vocab_size_of(data.tokenizer)
-    if model.vocab_size < needed:
-        raise UserError(
-            f'config.model.vocab_size = {model.vocab_size}: the tokenizer {data.tokenizer} has {needed} ids'
-        )
-    if training.batch_size % training.accumulation:
-        raise UserError(
-            f'config.training.batch_size = {training.batch_size} is not a multiple of '
-            f'config.training.accumulation = {training.accumulation}'
-        )
-    check_mesh(config)
-    check_schedule(config)
-    check_corpus(data)
-
-
-def check_schedule(config: ConfigDict) -> None:
-    """Warmup and decay must fit into the run."""
-    optimizer, steps = config.optimizer, config.training.steps
-    if optimizer.warmup_steps >= steps:
-        raise UserError(
-            f'config.optimizer.warmup_steps = {optimizer.warmup_steps} leaves nothing of '
-            f'config.training.steps = {steps}'
-        )
-    left = steps - optimizer.warmup_steps
-    if optimizer.schedule == 'wsd' and optimizer.decay_steps > left:
-        raise UserError(
-            f'config.optimizer.decay_steps = {optimizer.decay_steps} does not fit into the {left} steps that '
-            f'config.optimizer.warmup_steps = {optimizer.warmup_steps} leaves of config.training.steps = {steps}'
-        )
-
-
-def check_corpus(data: ConfigDict) -> None:
-    """The corpus must be known; whether its text is there is seen when it is prepared."""
-    if data.corpus not in CORPORA and not data.corpus.startswith('tfds:'):
-        raise unknown('data.corpus', data.corpus, [*CORPORA, 'tfds:NAME'])
-    if data.corpus == 'text' and not data.path:
-        raise UserError("config.data.path = '': corpus 'text' needs a file or a folder, --config.data.path=PATH")
-
-
-def check_mesh(config: ConfigDict) -> None:
-    """The part of each batch that a device gets must be a whole number of rows."""
-    microbatch = config.training.batch_size // config.training.accumulation
-    devices = max(config.sharding.data, 1) * config.sharding.fsdp
-    if microbatch % devices:
-        raise UserError(
-            f'a microbatch of {microbatch} rows (config.training.batch_size / accumulation) cannot be divided over '
-            f'{devices} devices (config.sharding.data x fsdp)'
-        )
-    if config.evaluation.batch_size % devices:
-        raise UserError(
-            f'config.evaluation.batch_size = {config.evaluation.batch_size} cannot be divided over {devices} devices '
-            '(config.sharding.data x fsdp)'
-        )

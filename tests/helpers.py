@@ -6,7 +6,7 @@ import numpy as np
 from jax.sharding import AxisType
 
 from gpt2jax.config import default_config, overlay
-from gpt2jax.objectives import Causal
+from gpt2jax.objectives import make_objective
 from gpt2jax.training.setup import Setup
 from gpt2jax.validation import resolve
 
@@ -38,12 +38,25 @@ def random_batch(rows: int, length: int, seed: int = 0, documents: int = 3, voca
         row[random.choice(np.arange(1, length), documents - 1, replace=False)] = 1
     segment_BL = 1 + np.cumsum(borders_BL, axis=1, dtype=np.int32)
     segment_BL[-1, length - 3 :] = 0
-    return {'tokens': tokens_BL, 'segment': segment_BL, 'row': np.arange(rows, dtype=np.int32)}
+    begins_BL = random.random((rows, length + 1)) < 0.5
+    begins_BL[:, 0] = True
+    return {
+        'tokens': tokens_BL,
+        'segment': segment_BL,
+        'begins': begins_BL,
+        'row': np.arange(rows, dtype=np.int32),
+    }
 
 
 def causal_example(rows: int, length: int, **options):
     """The causal Example of a random batch."""
-    return Causal()(jax.tree.map(jnp.asarray, random_batch(rows, length, **options)), jax.random.key(0))
+    return example_of('causal', random_batch(rows, length, **options))
+
+
+def example_of(kind: str, batch, seed: int = 0, progress: float = 1.0, **changes):
+    """What the objective of a tiny config makes of a batch."""
+    objective = make_objective(tiny_config(objective__kind=kind, **changes))
+    return objective(jax.tree.map(jnp.asarray, batch), jax.random.key(seed), progress)
 
 
 def largest_difference(a, b) -> float:

@@ -1,7 +1,8 @@
 """Run by test_sharding in its own process, on 8 forced CPU devices: writes what every mesh trained to standard output.
 
-One JSON object: {name of the run: {'losses': [...], 'difference': largest difference of final parameters from the
-run on one device, 'spread': largest movement of a parameter, 'whole': the large matrices that were not cut}}.
+One JSON object: {name of the run: {'losses': [...], 'difference': largest difference of final parameters, and of
+those to evaluate, from the run on one device, 'spread': largest movement of a parameter, 'whole': the large matrices
+that were not cut}}. Runs of other optimizers and objectives are named 'KIND: MESH' and compared among themselves.
 """
 
 import json
@@ -10,6 +11,7 @@ import sys
 import jax
 from helpers import largest_difference, one_device_setup, random_batch, tiny_config
 
+from gpt2jax.optimizers import evaluation_params
 from gpt2jax.sharding import place_batch
 from gpt2jax.training.setup import Setup
 
@@ -20,6 +22,18 @@ RUNS = {
     'fsdp 8': {'sharding__fsdp': 8},
     'data 2 x fsdp 4, accumulation 2': {'sharding__data': 2, 'sharding__fsdp': 4, 'training__accumulation': 2},
 }
+# Those that look beyond single numbers: at whole matrices, at rows and columns. Adafactor has no epsilon (see below).
+OPTIMIZERS = {
+    'muon': {'optimizer__kind': 'muon', 'optimizer__average': 0.5},
+    'adafactor': {'optimizer__kind': 'adafactor', 'model__attention__bias': False},
+}
+for kind, changes in OPTIMIZERS.items():
+    RUNS[f'{kind}: one device'] = changes | {'model__num_layers': 1}
+    RUNS[f'{kind}: data 2 x fsdp 4'] = RUNS[f'{kind}: one device'] | {'sharding__data': 2, 'sharding__fsdp': 4}
+# An objective that draws: which rows are causal, which tokens hidden. The rate moves from step to step.
+HYBRID = {'objective__kind': 'hybrid', 'objective__rate': 0.2, 'objective__start_rate': 0.8, 'model__num_layers': 1}
+RUNS['hybrid: one device'] = HYBRID
+RUNS['hybrid: data 8'] = HYBRID | {'sharding__data': 8, 'training__accumulation': 2}
 
 
 def run_config(**changes):
@@ -28,27 +42,32 @@ def run_config(**changes):
     The gradient of the key bias is zero but for rounding, as softmax does not see a shift of all scores; Adam would
     blow that rounding up, so its epsilon is large.
     """
-    return tiny_config(
-        training__batch_size=16,
-        model__num_layers=2,
-        model__vocab_multiple=8,
-        model__dropout=0.1,
-        model__attention__dropout=0.1,
-        loss__chunk_tokens=64,
-        optimizer__learning_rate=3e-3,
-        optimizer__epsilon=1e-5,
-        **changes,
-    )
+    options = {
+        'training__batch_size': 16,
+        'model__num_layers': 2,
+        'model__vocab_multiple': 8,
+        'model__dropout': 0.1,
+        'model__attention__dropout': 0.1,
+        'loss__chunk_tokens': 64,
+        'optimizer__learning_rate': 3e-3,
+        'optimizer__epsilon': 1e-5,
+    }
+    return tiny_config(**(options | changes))
 
 
 def train(setup: Setup):
     """Losses, initial and final parameters on the host, and the final state on its devices."""
     state, step, losses = setup.initial_state(), setup.train_step(), []
-    start = jax.device_get(state.params)
+    start = jax.device_get(read(state))
     for index in range(STEPS):
         state, metrics = step(state, place_batch(random_batch(16, 16, seed=index), setup.mesh))
         losses.append(float(metrics['loss']))
-    return losses, start, jax.device_get(state.params), state
+    return losses, start, jax.device_get(read(state)), state
+
+
+def read(state):
+    """The parameters that are trained and those that are evaluated."""
+    return state.params, evaluation_params(state.opt_state, state.params)
 
 
 def whole_matrices(state) -> list[str]:
@@ -67,9 +86,10 @@ def main() -> None:
     results, reference = {}, None
     for name, changes in RUNS.items():
         config = run_config(**changes)
-        setup = Setup.from_config(config) if changes else one_device_setup(config)
+        alone = 'one device' in name
+        setup = one_device_setup(config) if alone else Setup.from_config(config)
         losses, start, final, state = train(setup)
-        reference = final if reference is None else reference
+        reference = final if alone else reference
         results[name] = {
             'losses': losses,
             'difference': largest_difference(final, reference),

@@ -85,7 +85,7 @@ def test_keys_that_differ_from_the_defaults_are_shown_beside_them():
 @pytest.mark.parametrize(('remat', 'scan'), [('none', False), ('full', False), ('full', True)])
 def test_rematerialising_keeps_less(remat, scan):
     def kept(config):
-        model, objective = make_model(config.model), make_objective(config.objective)
+        model, objective = make_model(config.model), make_objective(config)
         params = jax.eval_shape(model.init, jax.random.key(0))
         return activation_bytes(config, model, objective, params)
 
@@ -100,6 +100,14 @@ def test_rematerialising_keeps_less(remat, scan):
 def test_bytes_of_a_tree():
     tree = {'a': jnp.zeros((3, 4), jnp.bfloat16), 'b': jax.ShapeDtypeStruct((5,), jnp.float32)}
     assert tree_bytes(tree) == 24 + 20
+
+
+def test_each_phase_of_a_run_has_its_own_cost():
+    text = described(tiny_config(objective__switch='masked@5'))
+    causal, masked = (3 * 8 * row_flops(tiny_config().model, 16, count).forward() for count in (16, 2))
+    assert cell(text, 'FLOPs a step, causal from step 0') == f'{causal:.4g}'
+    assert cell(text, 'FLOPs a step, masked from step 5') == f'{masked:.4g}'
+    assert cell(text, 'FLOPs of the run') == f'{5 * causal + 15 * masked:.4g}'
 
 
 def test_the_step_costs_three_forward_passes():

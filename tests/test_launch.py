@@ -85,9 +85,29 @@ def test_every_flag_of_the_issue_exists(capsys):
             'temperature',
             'top_k',
             'top_p',
+            'method',
         },
+        'fill': {
+            'workdir',
+            'step',
+            'text',
+            'tokens_per_mask',
+            'order',
+            'top_k',
+            'num_samples',
+            'temperature',
+            'seed',
+            'scored',
+            'beams',
+        },
+        'embed': {'workdir', 'step', 'text', 'file', 'pooling', 'normalize', 'batch_size', 'out'},
+        'attention': {'workdir', 'step', 'text', 'out'},
         'prepare': {'config'},
         'describe': {'config'},
+        'audit': {'config', 'row', 'tokens', 'out'},
+        'import': {'from', 'workdir', 'tokenizer'},
+        'export': {'workdir', 'step', 'to', 'dtype'},
+        'coordinate_check': {'config', 'widths', 'steps', 'out'},
     }
     assert expected.keys() == launch.COMMANDS.keys()
     for name, flags in expected.items():
@@ -99,7 +119,7 @@ def test_every_flag_of_the_issue_exists(capsys):
 @pytest.mark.parametrize(
     ('arguments', 'message'),
     [
-        (['tarin'], "there is no subcommand 'tarin'. Did you mean 'train'? One of: train, evaluate, sample, prepare"),
+        (['tarin'], "there is no subcommand 'tarin'. Did you mean 'train'? One of: train, evaluate, sample"),
         (['zzz'], "there is no subcommand 'zzz'. One of: train"),
         (['--workdir=x'], "there is no subcommand '--workdir=x'"),
         (['train', RECIPE, '--workdri=x'], "Unknown command line flag 'workdri'. Did you mean: workdir"),
@@ -190,8 +210,8 @@ def test_sample_passes_on_what_is_given_and_nothing_else(capsys, commands):
     run(capsys, 'sample')
     changes = {'sampling.top_k': 0, 'sampling.temperature': 0.0}
     assert commands.calls == [
-        ('sample', ('runs/x', 'ROMEO:', 'latest', 3, changes)),
-        ('sample', ('runs/laptop', None, 'best', 0, {})),
+        ('sample', ('runs/x', 'ROMEO:', 'latest', 3, changes, 'auto')),
+        ('sample', ('runs/laptop', None, 'best', 0, {}, 'auto')),
     ]
 
 

@@ -81,3 +81,19 @@ def test_token_nats_of_an_evaluation_are_those_of_each_token(arrays, chunk_token
     log_p_BLV = jax.nn.log_softmax(hidden_BLD @ table_VD.T)
     expected_BL = -np.take_along_axis(np.asarray(log_p_BLV), np.asarray(targets_BL)[..., None], -1)[..., 0]
     np.testing.assert_allclose(nats_BL, expected_BL, atol=1e-5)
+
+
+def test_a_target_without_a_logit_counts_for_nothing_where_its_weight_is_zero():
+    def logits(head_params, hidden_ND):
+        return jnp.where(jnp.arange(8) < 6, hidden_ND @ head_params, -jnp.inf)
+
+    hidden_BLD, head_params = jnp.ones((1, 4, 3)), jnp.full((3, 8), 0.1)
+    targets_BL, weights_BL = jnp.array([[1, 2, 7, 6]]), jnp.array([[1.0, 1.0, 0.0, 0.0]])
+
+    def loss(head_params, hidden_BLD):
+        options = {'chunk_tokens': 2, 'z_loss': 1e-4, 'predictions': 4}
+        return cross_entropy(logits, head_params, hidden_BLD, targets_BL, weights_BL, **options)[0]
+
+    value, gradients = jax.value_and_grad(loss, argnums=(0, 1))(head_params, hidden_BLD)
+    assert np.isclose(value, 2 * np.log(6), rtol=1e-3)
+    assert all(np.all(np.isfinite(gradient)) for gradient in gradients)

@@ -6,13 +6,15 @@ import shlex
 from pathlib import Path
 
 import flax.linen as nn
+import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
-from helpers import tiny_config
+from helpers import causal_example, tiny_config
 from jax import Array
 
 import launch
-from gpt2jax.models import positions
+from gpt2jax.models import make_model, positions
 from gpt2jax.validation import resolve
 
 ROOT = Path(__file__).parents[1]
@@ -42,13 +44,18 @@ def test_every_file_that_is_named_exists():
 
 def test_a_position_encoding_is_one_class_and_one_name(monkeypatch, tmp_path):
     """The README's own example, run."""
-    example = re.search(r'```python\n(class Sinusoidal.+?)\n\n\nPOSITIONS', README, re.S)[1]
+    example = re.search(r'```python\n(class Kerple.+?)\n\n\nPOSITIONS', README, re.S)[1]
     (tmp_path / 'example.py').write_text(example)
-    scope = runpy.run_path(str(tmp_path / 'example.py'), {'nn': nn, 'jnp': jnp, 'Array': Array})
-    monkeypatch.setitem(positions.POSITIONS, 'sinusoidal', scope['Sinusoidal'])
-    config = tiny_config(model__position__kind='sinusoidal')
-    encoding = positions.make_position(config.model.position, 0.02, 'position')
-    x_BLD, position_BL = jnp.zeros((1, 3, 4)), jnp.array([[0, 1, 2]])
-    y_BLD = encoding.apply({}, x_BLD, position_BL)
-    assert y_BLD.shape == (1, 3, 4)
-    assert jnp.allclose(y_BLD[0, 1], jnp.array([jnp.sin(1.0), jnp.sin(0.01), jnp.cos(1.0), jnp.cos(0.01)]))
+    names = {'nn': nn, 'jnp': jnp, 'Array': Array, 'Position': positions.Position}
+    scope = runpy.run_path(str(tmp_path / 'example.py'), names)
+    monkeypatch.setitem(positions.POSITIONS, 'kerple', scope['Kerple'])
+    config = tiny_config(model__position__kind='kerple').model
+    model = make_model(config)
+    params = model.init(jax.random.key(0))
+    assert params['embedding']['position']['rates'].shape == (2, 4, 1, 1)
+    encoding = positions.make_position(config, 0.02)
+    bias_HLM = encoding.apply({'params': params['embedding']['position']}, jnp.array([[0, 5]]), method='bias')
+    softplus = np.log(2)  # of 0
+    np.testing.assert_allclose(bias_HLM[0, 0], [0, -softplus * np.log1p(5 * softplus)], rtol=1e-5)
+    hidden_BLD, _ = model.apply(params, causal_example(2, 16))
+    assert np.isfinite(hidden_BLD).all()

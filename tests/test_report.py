@@ -12,7 +12,7 @@ import pytest
 
 from gpt2jax.errors import UserError
 from gpt2jax.report import write_report
-from gpt2jax.report.figures import _thin
+from gpt2jax.report.figures import _thin, like_the_loss
 from gpt2jax.report.reading import smooth
 from gpt2jax.training.metrics import MetricWriter
 
@@ -162,6 +162,35 @@ def test_a_run_without_bytes_is_judged_in_nats(tmp_path):
         writer.write('evaluation', 1, tokens=1, seconds=1.0, split='validation', nats_per_token=2.25)
     _, reader = report(tmp_path)
     assert 'Best validation: 2.250 nats per token' in reader.text
+
+
+def test_a_run_is_judged_by_the_score_it_names(tmp_path):
+    with MetricWriter(tmp_path, 0) as writer:
+        for step, nats in ((1, 5.0), (2, 4.5), (3, 4.75)):
+            writer.write(
+                'evaluation', step, tokens=step, seconds=1.0, split='validation', objective='masked',
+                score='masked_nats', masked_nats=nats, masked_accuracy=0.125, bits_per_byte=1.0 + step,
+            )  # fmt: skip
+    _, reader = report(tmp_path)
+    assert 'Best validation: 4.500 nats per hidden token at step 2 of 3' in reader.text
+    assert 'hidden tokens right' in reader.text
+    assert '12.5%' in reader.text
+    assert 'masked accuracy' in reader.text
+
+
+def test_each_evaluation_is_drawn_beside_the_loss_of_its_objective(tmp_path):
+    """A hybrid's loss is a mixture that no figure compares with."""
+    objectives = ['causal', 'masked', 'prefix', 'span_corruption', 'hybrid', None]
+    names = ['nats_per_token', 'masked_nats', 'prefix_nats', 'span_nats', None, 'nats_per_token']
+    figures = {name: float(number) for number, name in enumerate(filter(None, dict.fromkeys(names)), 1)}
+    run = [figures | ({'objective': objective} if objective else {}) for objective in objectives]
+    np.testing.assert_array_equal(like_the_loss(run), [figures.get(name, np.nan) for name in names])
+
+
+def test_samples_say_how_they_were_drawn(tmp_path):
+    samples = [{'prompt': '', 'text': 'x', 'step': 1, 'method': method} for method in ('infilling', 'causal', 7)]
+    _, reader = report(make_run(tmp_path, samples=samples))
+    assert reader.text.count('not a sample of a likelihood') == 1
 
 
 def test_the_configuration_shows_first_what_differs_from_the_defaults(tmp_path):

@@ -1,5 +1,6 @@
 """Where arrays live must not change what is computed, and large arrays must really be cut."""
 
+import fcntl
 import json
 import os
 import re
@@ -16,7 +17,7 @@ from jax.sharding import AbstractMesh, AxisType, NamedSharding, PartitionSpec
 from gpt2jax import sharding
 from gpt2jax.errors import UserError
 from gpt2jax.models import make_model
-from gpt2jax.optimizers import make_optimizer, path_name
+from gpt2jax.optimizers import OPTIMIZERS, make_optimizer, path_name
 from gpt2jax.sharding import RULES, bytes_per_device, local_rows, make_mesh, parameter_spec, shard
 from gpt2jax.training.state import make_init
 
@@ -55,7 +56,7 @@ def mesh_of(data, fsdp):
 def abstract_gpt2(**changes):
     """Shapes of the state of a GPT-2 with an untied head, whose matrices divide by 8."""
     config = tiny_config(model__head__tied=False, model__vocab_multiple=8, **changes)
-    optimizer = make_optimizer(config.optimizer, config.training.steps)
+    optimizer = make_optimizer(config)
     return jax.eval_shape(make_init(make_model(config.model), optimizer, 0))
 
 
@@ -81,6 +82,20 @@ def test_fsdp_cuts_every_large_array_of_parameters_and_optimizer():
     large = [leaf for leaf in jax.tree.leaves((state.params, state.opt_state)) if leaf.size >= 512]
     assert len(large) == 3 * (3 * 6 + 3)
     for leaf in large:
+        assert np.prod(leaf.sharding.shard_shape(leaf.shape)) * 8 == leaf.size
+
+
+@pytest.mark.parametrize('kind', sorted(OPTIMIZERS))
+def test_fsdp_cuts_every_large_matrix_of_every_optimizer_and_of_an_average(kind):
+    """Adafactor's rows and columns are small, and whole."""
+    average = 0.0 if kind == 'schedule_free' else 0.9
+    options = {'optimizer__kind': kind, 'optimizer__average': average, 'optimizer__schedule': 'constant'}
+    state = shard(abstract_gpt2(**options), mesh_of(1, 8))
+    matrices = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.size >= 512]
+    copies = {'adamw': 3, 'lion': 2, 'muon': 2, 'adafactor': 1, 'schedule_free': 2}[kind]
+    adam_only = 3 if kind == 'muon' else 0  # the second moments of embeddings and head
+    assert len(matrices) == copies * (3 * 6 + 3) + adam_only
+    for leaf in matrices:
         assert np.prod(leaf.sharding.shard_shape(leaf.shape)) * 8 == leaf.size
 
 
@@ -206,22 +221,34 @@ def test_the_parts_of_all_processes_make_the_batch(monkeypatch):
 
 
 @pytest.fixture(scope='module')
-def trained():
-    """Five steps on several meshes of eight forced CPU devices, in one process."""
+def trained(tmp_path_factory, worker_id):
+    """Five steps on several meshes of eight forced CPU devices; of the workers of a test run one trains."""
+    folder = tmp_path_factory.getbasetemp()
+    found = (folder if worker_id == 'master' else folder.parent) / 'sharded_training.json'
+    with found.with_suffix('.lock').open('w') as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not found.exists():
+            found.write_text(train_on_eight_devices())
+        return json.loads(found.read_text())
+
+
+def train_on_eight_devices() -> str:
+    """What sharded_training.py prints."""
     program = Path(__file__).with_name('sharded_training.py')
-    flags = '--xla_force_host_platform_device_count=8'
+    flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
     environment = os.environ | {'XLA_FLAGS': flags, 'PYTHONPATH': str(program.parents[1])}
     done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
-    return json.loads(done.stdout)
+    return done.stdout
 
 
 def test_every_mesh_and_accumulation_trains_like_one_device(trained):
     """With dropout on: it is keyed by the row of the global batch, not by the device or the microbatch."""
     reference = trained['one device']
     assert reference['spread'] > 5e-3  # so that a difference of 1e-5 means something
-    assert len(trained) == 4
-    for name, run in trained.items():
+    runs = {name: run for name, run in trained.items() if ':' not in name}
+    assert len(runs) == 4
+    for name, run in runs.items():
         np.testing.assert_allclose(run['losses'], reference['losses'], rtol=0, atol=1e-5, err_msg=name)
         assert run['difference'] < 1e-5, name
         assert run['devices'] == (1 if run is reference else 8)
@@ -231,3 +258,21 @@ def test_fsdp_really_cuts_what_the_devices_hold(trained):
     assert trained['fsdp 8']['whole'] == []
     assert trained['data 2 x fsdp 4, accumulation 2']['whole'] == []
     assert len(trained['data 8']['whole']) == len(trained['one device']['whole']) > 0
+
+
+@pytest.mark.parametrize('kind', ['muon', 'adafactor'])
+def test_optimizers_of_whole_matrices_and_averages_train_on_a_mesh_like_on_one_device(trained, kind):
+    alone, cut = trained[f'{kind}: one device'], trained[f'{kind}: data 2 x fsdp 4']
+    assert alone['spread'] > 5e-3
+    np.testing.assert_allclose(cut['losses'], alone['losses'], rtol=0, atol=1e-5)
+    assert cut['difference'] < 1e-5
+    assert cut['devices'] == 8
+    assert cut['whole'] == []
+
+
+def test_what_an_objective_draws_does_not_depend_on_devices_and_microbatches(trained):
+    alone, cut = trained['hybrid: one device'], trained['hybrid: data 8']
+    assert alone['spread'] > 5e-3
+    np.testing.assert_allclose(cut['losses'], alone['losses'], rtol=0, atol=1e-5)
+    assert cut['difference'] < 1e-5
+    assert cut['devices'] == 8

@@ -15,7 +15,7 @@ from ml_collections import ConfigDict
 
 from gpt2jax.config import default_config, flatten, overlay
 from gpt2jax.errors import UserError
-from gpt2jax.validation import AT_LEAST_ONE, AT_LEAST_ZERO, CHOICES, FRACTIONS, resolve
+from gpt2jax.validation import AT_LEAST_ONE, AT_LEAST_ZERO, CHOICES, FRACTIONS, SHARES, resolve
 
 REPOSITORY = Path(__file__).parents[1]
 RECIPES = sorted((REPOSITORY / 'configs').glob('*.py'))
@@ -74,7 +74,7 @@ def test_a_resolved_config_cannot_be_changed_and_its_source_is_not():
 
 
 def test_every_checked_key_is_in_the_tree():
-    keys = [*CHOICES, *AT_LEAST_ONE, *AT_LEAST_ZERO, *FRACTIONS]
+    keys = [*CHOICES, *AT_LEAST_ONE, *AT_LEAST_ZERO, *FRACTIONS, *SHARES]
     assert len(keys) == len(set(keys))
     assert set(keys) <= flatten(default_config()).keys()
 
@@ -83,14 +83,14 @@ def test_every_number_is_checked():
     elsewhere = {
         'optimizer.learning_rate',
         'optimizer.epsilon',
-        'optimizer.final_fraction',
+        'objective.rate',
         'model.norm.epsilon',
         'model.init.std',
         'sampling.top_p',
         'sharding.data',
     }
     numbers = {key for key, value in flatten(default_config()).items() if type(value) in (int, float)}
-    assert numbers == {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FRACTIONS} | elsewhere
+    assert numbers == {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FRACTIONS, *SHARES} | elsewhere
 
 
 def lowest_refused():
@@ -105,8 +105,8 @@ def lowest_refused():
     for key, value in flatten(default_config()).items():
         if isinstance(value, float):
             yield from ((key, bad, 'must be a finite number') for bad in (float('nan'), float('inf')))
-    yield from (('optimizer.final_fraction', bad, 'must be in [0, 1]') for bad in (-0.1, 1.1))
-    yield from (('sampling.top_p', bad, 'must be in (0, 1]') for bad in (0.0, 1.1))
+    yield from ((key, bad, 'must be in [0, 1]') for key in SHARES for bad in (-0.1, 1.1))
+    yield from ((key, bad, 'must be in (0, 1]') for key in ('objective.rate', 'sampling.top_p') for bad in (0.0, 1.1))
     yield from (('sharding.data', bad, 'must be -1 or at least 1') for bad in (0, -2))
     yield 'seed', 2**32, 'must be below 2**32'
 
@@ -143,8 +143,17 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_of_them(key):
             {'data.length': 512, 'model.position.max_length': 256},
             ['config.data.length = 512', 'config.model.position.max_length = 256'],
         ),
-        ({'model.vocab_size': 50257}, ['config.model.vocab_size = 50257', 'gpt2', '50260']),
-        ({'data.tokenizer': 'bpe:4096', 'model.vocab_size': 4099}, ['config.model.vocab_size = 4099', '4100']),
+        ({'model.vocab_size': 50256}, ['config.model.vocab_size = 50256', 'gpt2', '50260 ids', '50256 is the highest']),
+        (
+            {'model.vocab_size': 50257, 'model.vocab_multiple': 1},
+            ['config.model.vocab_size = 50257', '50260 ids', '50257 rows', 'config.model.vocab_multiple'],
+        ),
+        (
+            {'model.vocab_size': 50257, 'objective.kind': 'span_corruption'},
+            ['config.model.vocab_size = 50257', '50259 is the highest that is predicted'],
+        ),
+        ({'data.tokenizer': 'bpe:4096', 'model.vocab_size': 4096}, ['config.model.vocab_size = 4096', '4100']),
+        ({'data.tokenizer': 'file:/no/such/folder'}, ["data.tokenizer = 'file:/no/such/folder'", 'no such folder']),
         (
             {'training.batch_size': 16, 'training.accumulation': 3},
             ['config.training.batch_size = 16', 'config.training.accumulation = 3'],
@@ -186,6 +195,7 @@ def test_values_that_do_not_fit_each_other_are_refused(changes, parts):
     'changes',
     [
         {'model.width': 780},
+        {'model.vocab_size': 50257},  # special tokens that are never predicted stand in the padding
         {'model.attention.num_kv_heads': 1},
         {'data.length': 512, 'model.position.max_length': 256, 'model.position.kind': 'none'},
         {'optimizer.schedule': 'wsd', 'optimizer.decay_steps': 900},
@@ -208,6 +218,7 @@ TINY = {
     'data.length': 8,
     'model.num_layers': 1,
     'model.width': 8,
+    'model.parametrization.base_width': 8,
     'model.attention.num_heads': 2,
     'training.batch_size': 2,
     'training.steps': 10,
@@ -226,8 +237,10 @@ def test_every_choice_trains(changes):
     setup = one_device_setup(resolved(TINY | changes))
     start = setup.initial_state()
     before = jax.device_get(start.params)
-    state, metrics = setup.train_step()(start, random_batch(2, 8))
+    step, batch = setup.train_step(), random_batch(2, 8)
+    state, metrics = step(start, batch)
     assert np.isclose(metrics['loss'], np.log(260), rtol=0.05)
+    state, _ = step(state, batch)  # branches that begin at zero move as a whole from the second step on
     same = jax.tree.map(np.array_equal, before, jax.device_get(state.params))
     assert not any(jax.tree.leaves([layer['feedforward'] for layer in same['blocks']]))
 

@@ -1,19 +1,22 @@
 """Opening a run: its config, its parts, its data, its parameters. What every command needs."""
 
+import dataclasses
+
 import jax
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
-from gpt2jax.config import default_config, flatten, overlay
-from gpt2jax.data import Prepared
+from gpt2jax.config import overlay
+from gpt2jax.data import Prepared, Tokenizer
 from gpt2jax.data import prepare as prepare_corpus
 from gpt2jax.data.rows import Rows
 from gpt2jax.errors import UserError
+from gpt2jax.objectives import Objective
 from gpt2jax.sharding import keep_compiled, start_devices
 from gpt2jax.training.checkpoints import Checkpoints
 from gpt2jax.training.setup import Setup
+from gpt2jax.training.starting import resolve_saved
 from gpt2jax.training.workdir import Workdir
-from gpt2jax.validation import resolve
 
 console = Console(highlight=False, markup=False)
 
@@ -26,10 +29,43 @@ def open_run(path: str, changes: dict | None = None) -> tuple[Setup, Workdir]:
         raise UserError(
             f'{workdir.path} holds no run (no config.json); train one with: launch.py train --workdir={path}'
         )
-    config = resolve(overlay(overlay(default_config(), flatten(saved)), changes or {}))
+    config = resolve_saved(saved, workdir, changes)
     start_devices(config)
     keep_compiled(config.runtime.compilation_cache)
     return Setup.from_config(for_these_devices(config)), workdir
+
+
+@dataclasses.dataclass(frozen=True)
+class Opened:
+    """A trained model with what it takes to use it.
+
+    Attributes:
+      step: of its checkpoint.
+      params: on the devices of `setup.mesh`.
+      objective: of the run; of one that switches, the one it ends with.
+    """
+
+    setup: Setup
+    workdir: Workdir
+    tokenizer: Tokenizer
+    step: int
+    params: dict
+    objective: Objective
+
+
+def open_model(path: str, which: str, changes: dict | None = None) -> Opened:
+    """Opens a run to use its model.
+
+    Args:
+      path: the folder of the run.
+      which: 'best', 'latest' or the number of a step.
+      changes: {'sampling.top_k': 40, ...} over the config of the run.
+    """
+    setup, workdir = open_run(path, changes)
+    tokenizer = Tokenizer.load(workdir.path)
+    step, params, _ = restore_params(setup, workdir, which)
+    objective = setup.objective(setup.kind_at(setup.config.training.steps))
+    return Opened(setup, workdir, tokenizer, step, params, objective)
 
 
 def for_these_devices(config):
@@ -73,9 +109,9 @@ def prepare_data(config) -> Prepared:
 
 def make_rows(config, prepared: Prepared) -> dict[str, Rows]:
     """The rows of every split."""
-    tokenizer, data = prepared.tokenizer, config.data
+    data = config.data
     return {
-        name: Rows(tokens, data.length, data.cross_documents, tokenizer.end_of_text, tokenizer.pad)
+        name: Rows(tokens, data.length, data.cross_documents, prepared.tokenizer)
         for name, tokens in prepared.splits.items()
     }
 

@@ -10,17 +10,20 @@ import gpt2jax
 from gpt2jax.commands.evaluating import print_evaluation
 from gpt2jax.commands.runs import console, make_rows, open_checkpoints, prepare_data
 from gpt2jax.config import default_config, to_dict
-from gpt2jax.data import Prepared
+from gpt2jax.data import Prepared, Tokenizer
 from gpt2jax.describe import config_table, tree_bytes
 from gpt2jax.errors import UserError
 from gpt2jax.generation import sample_texts
 from gpt2jax.models.cost import count_parameters
+from gpt2jax.optimizers import evaluation_params
 from gpt2jax.report import write_report
 from gpt2jax.sharding import keep_compiled, start_devices
 from gpt2jax.training.loop import Loop
 from gpt2jax.training.metrics import MetricWriter
 from gpt2jax.training.progress import track
 from gpt2jax.training.setup import Setup
+from gpt2jax.training.starting import Start, plan_start, starting_params
+from gpt2jax.training.state import rest_of
 from gpt2jax.training.workdir import Workdir, differences
 from gpt2jax.validation import resolve
 
@@ -34,7 +37,17 @@ FREE_KEYS = (
     'model.remat',
     'model.attention.kernel',
 )
-PACKAGES = ('jax', 'jaxlib', 'flax', 'optax', 'orbax-checkpoint', 'tensorflow-datasets', 'tokenizers', 'numpy')
+PACKAGES = (
+    'jax',
+    'jaxlib',
+    'flax',
+    'optax',
+    'orbax-checkpoint',
+    'tensorflow-datasets',
+    'tokenizers',
+    'safetensors',
+    'numpy',
+)
 
 
 def train(config, path: str, command: str) -> None:
@@ -51,6 +64,7 @@ def train(config, path: str, command: str) -> None:
     """
     config = resolve(config)
     workdir = Workdir(path)
+    check_not_imported(workdir)
     check_same_run(workdir, config)
     start_devices(config)
     keep_compiled(config.runtime.compilation_cache)
@@ -58,11 +72,13 @@ def train(config, path: str, command: str) -> None:
     try:
         console.print(config_table(config, default_config()))
         setup = Setup.from_config(config)  # before the data is prepared: it may refuse the devices
+        start_from = find_start(setup, workdir)
         prepared = prepare_data(config)
         prepared.tokenizer.save(workdir.path)
         workdir.save_config(to_dict(config))
-        workdir.check_writable_and_space(tree_bytes(setup.abstract) * (config.checkpoint.keep + 2))
-        state = run(setup, workdir, prepared, command)
+        checkpoint = tree_bytes((setup.abstract.params, rest_of(setup.abstract)))
+        workdir.check_writable_and_space(checkpoint * (config.checkpoint.keep + 2))
+        state = run(setup, workdir, prepared, command, start_from)
         write_samples(setup, state, prepared.tokenizer, workdir)
         html, png = write_report(workdir.path, to_dict(default_config()))
         console.print(f'report   {html}\npicture  {png}')
@@ -70,17 +86,25 @@ def train(config, path: str, command: str) -> None:
         workdir.unlock()
 
 
-def run(setup: Setup, workdir: Workdir, prepared: Prepared, command: str):
-    """Trains what is left of a run in a folder that this process holds; returns the final state."""
+def run(setup: Setup, workdir: Workdir, prepared: Prepared, command: str, start_from: Start | None = None):
+    """Trains what is left of a run in a folder that this process holds; returns the final state.
+
+    Args:
+      start_from: whose parameters a new run starts from; None: the seed's.
+    """
     config = setup.config
     metadata = {'config': to_dict(config), 'data': prepared.folder.name, 'version': gpt2jax.__version__}
     checkpoints = open_checkpoints(workdir, config)
     try:
         loop = Loop(setup, make_rows(config, prepared), prepared.tokenizer, checkpoints, metadata)
         start = loop.restore()
+        if start_from is not None:
+            params = starting_params(start_from, loop.state.params, console.print)
+            loop.state = setup.with_params(loop.state, params)
+            report_start(start_from, prepared.tokenizer)
         if start >= config.training.steps:
             console.print(f'{workdir.path}: finished already, at step {start}; evaluating it again')
-            print_evaluation(loop.evaluate(track), 'validation', start)
+            print_evaluation(loop.evaluate(track), 'validation', start, config)
             return loop.state
         if start:
             console.print(f'continuing {workdir.path} from step {start} of {config.training.steps}')
@@ -89,10 +113,39 @@ def run(setup: Setup, workdir: Workdir, prepared: Prepared, command: str):
         with MetricWriter(workdir.path, start) as writer:
             result = loop.run(start, writer)
         workdir.write_json('run.json', record | {'finished': now(), 'compile_seconds': loop.compile_seconds})
-        print_evaluation(result, 'validation', config.training.steps)
+        print_evaluation(result, 'validation', config.training.steps, config)
         return loop.state
     finally:
         checkpoints.close()
+
+
+def check_not_imported(workdir: Workdir) -> None:
+    """Refuses to train in the folder of imported weights, which stay what they were."""
+    if workdir.imported() is not None:
+        raise UserError(
+            f'{workdir.path} holds imported weights, which are not trained in place; start a run from them: '
+            f'--config.training.init_from={workdir.path} and another --workdir'
+        )
+
+
+def find_start(setup: Setup, workdir: Workdir) -> Start | None:
+    """What `training.init_from` gives a new run; a run that goes on has its own parameters already."""
+    checkpoints = open_checkpoints(workdir, setup.config)
+    goes_on = bool(checkpoints.steps())
+    checkpoints.close()
+    if goes_on or not setup.config.training.init_from:
+        return None
+    return plan_start(setup.config, setup.abstract.params, setup.mesh)
+
+
+def report_start(start: Start, tokenizer) -> None:
+    """Says what was loaded, what is new and what was left, and whether the ids mean what they meant."""
+    console.print('\n'.join(start.lines()))
+    if Tokenizer.load(start.workdir.path).fingerprint != tokenizer.fingerprint:
+        console.print(
+            f'warning: {start.workdir.path} has another tokenizer, so its token embeddings are those of other tokens; '
+            f'config.data.tokenizer=file:{start.workdir.path} is the one they were trained with'
+        )
 
 
 def check_same_run(workdir: Workdir, config) -> None:
@@ -114,8 +167,8 @@ def check_same_run(workdir: Workdir, config) -> None:
 
 def write_samples(setup: Setup, state, tokenizer, workdir: Workdir) -> None:
     """Prints the samples that the config asks for and keeps them in samples.json."""
-    config = setup.config
-    samples = sample_texts(setup.model, state.params, tokenizer, config, config.sampling.prompt, config.seed, console)
+    config, params = setup.config, evaluation_params(state.opt_state, state.params)
+    samples = sample_texts(setup.model, params, tokenizer, config, config.sampling.prompt, config.seed, console)
     workdir.write_json('samples.json', [entry | {'step': int(state.step)} for entry in samples])
 
 

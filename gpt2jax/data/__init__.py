@@ -3,7 +3,7 @@
 from gpt2jax.data.prefetch import prefetch
 from gpt2jax.data.preparing import Prepared, prepare
 from gpt2jax.data.rows import Rows, evaluation_batches, train_batch
-from gpt2jax.data.tokenizers import Tokenizer, make_tokenizer, vocab_size_of
+from gpt2jax.data.tokenizers import Tokenizer, Vocabulary, make_tokenizer, vocab_size_of, vocabulary_of
 from gpt2jax.data.tokens import Tokens
 
 __all__ = [
@@ -11,10 +11,12 @@ __all__ = [
     'Rows',
     'Tokenizer',
     'Tokens',
+    'Vocabulary',
     'evaluation_batches',
     'make_tokenizer',
     'prefetch',
     'prepare',
     'train_batch',
     'vocab_size_of',
+    'vocabulary_of',
 ]

@@ -51,7 +51,7 @@ def prepare(
       corpus: shakespeare, gutenberg, text or tfds:NAME.
       path: the user's file or folder for text, the TFDS folder for tfds:NAME, else unused.
       text_key: the key or feature that holds the text, for text (.jsonl) and tfds:NAME.
-      tokenizer: gpt2, bytes or bpe:N.
+      tokenizer: gpt2, bytes, bpe:N or file:FOLDER.
       directory: the data directory.
       announce: told in a line or two what is done and where.
 

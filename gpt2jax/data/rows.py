@@ -10,6 +10,7 @@ from collections.abc import Iterator
 
 import numpy as np
 
+from gpt2jax.data.tokenizers import Tokenizer
 from gpt2jax.data.tokens import Tokens
 
 Batch = dict[str, np.ndarray]
@@ -23,15 +24,16 @@ class Rows:
       tokens: the split.
       length: L, targets in a row, at least 1.
       cross_documents: give every token of a row the same segment, so that attention may cross documents.
-      end_of_text: the id that begins each document.
-      pad: the id that fills the last row.
+      tokenizer: of the tokens. Its `end_of_text` begins each document, its `pad` fills the last row, and its
+        `begins_word` and `ends_word` say where the words are.
     """
 
-    def __init__(self, tokens: Tokens, length: int, cross_documents: bool, end_of_text: int, pad: int):
+    def __init__(self, tokens: Tokens, length: int, cross_documents: bool, tokenizer: Tokenizer):
         if length < 1:
             raise ValueError(f'length must be at least 1, not {length}')
         self.tokens, self.length, self.cross_documents = tokens, length, cross_documents
-        self.end_of_text, self.pad = end_of_text, pad
+        self.end_of_text, self.pad = tokenizer.end_of_text, tokenizer.pad
+        self._words = tokenizer.begins_word.astype(np.uint8) | tokenizer.ends_word.astype(np.uint8) << 1
         self._stream = np.asarray(tokens.tokens)  # the same memory map; slices of a plain array cost less
 
     def __len__(self) -> int:
@@ -45,7 +47,7 @@ class Rows:
 
         Returns:
           tokens [B, L+1] int32; segment [B, L+1] int32, the documents of a row counted from 1, 0 for padding;
-          row [B] int32, 0 to B-1.
+          begins [B, L+1] bool, where a word begins; row [B] int32, the row numbers.
         """
         indices = np.asarray(indices, np.int64)
         if indices.size and indices.min() < 0:
@@ -67,11 +69,26 @@ class Rows:
             segment_BL = np.cumsum(starts_BL, axis=1, dtype=np.int32)
         for i in np.flatnonzero(real_B <= self.length):
             segment_BL[i, real_B[i] :] = 0
-        return {'tokens': tokens_BL, 'segment': segment_BL, 'row': np.arange(len(indices), dtype=np.int32)}
+        return {
+            'tokens': tokens_BL,
+            'segment': segment_BL,
+            'begins': self._begins(tokens_BL),
+            'row': indices.astype(np.int32),
+        }
+
+    def _begins(self, tokens_BL: np.ndarray) -> np.ndarray:
+        """A word begins with its own first token or where the one before has ended; what precedes a row is unknown."""
+        words_BL = self._words[tokens_BL]
+        begins_BL = (words_BL & 1).astype(bool)
+        begins_BL[:, 0] = True
+        begins_BL[:, 1:] |= words_BL[:, :-1] > 1
+        return begins_BL
 
 
 def train_batch(rows: Rows, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> Batch:
     """The batch of a step: every row once an epoch, in an order drawn anew each epoch. A pure function.
+
+    `row` is the index in the global batch.
 
     Args:
       rows: the training split's rows.
@@ -86,11 +103,26 @@ def train_batch(rows: Rows, seed: int, step: int, batch_size: int, part: slice =
         _stretch(place // STRETCH, len(rows), seed, epoch)[place % STRETCH]
         for place, epoch in zip(place_B.tolist(), epoch_B.tolist(), strict=True)
     ]
-    return _numbered(rows.batch(indices_B), batch_size, part)
+    batch = rows.batch(indices_B)
+    batch['row'] = np.arange(batch_size, dtype=np.int32)[part]
+    return batch
+
+
+def batch_shapes(batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:
+    """Shape and dtype of each array of a batch."""
+    rows = (batch_size, length + 1)
+    return {
+        'tokens': (rows, np.int32),
+        'segment': (rows, np.int32),
+        'begins': (rows, bool),
+        'row': (rows[:1], np.int32),
+    }
 
 
 def evaluation_batches(rows: Rows, batch_size: int, part: slice = slice(None), num_rows: int = 0) -> Iterator[Batch]:
     """All rows in order, each once, or a fixed set of them; the last batch is filled up with rows of padding.
+
+    `row` is the index in the split, so that what an objective draws for a row does not depend on the batch size.
 
     Args:
       rows: the split's rows.
@@ -102,7 +134,7 @@ def evaluation_batches(rows: Rows, batch_size: int, part: slice = slice(None), n
     chosen = np.arange(count) * len(rows) // count
     padding = np.full(-count % batch_size, len(rows))
     for indices_B in np.concatenate([chosen, padding]).reshape(-1, batch_size):
-        yield _numbered(rows.batch(indices_B[part]), batch_size, part)
+        yield rows.batch(indices_B[part])
 
 
 def permute(places: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:
@@ -144,8 +176,3 @@ def _mix(values: np.ndarray) -> np.ndarray:
     values = (values ^ (values >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     values = (values ^ (values >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return values ^ (values >> np.uint64(31))
-
-
-def _numbered(batch: Batch, batch_size: int, part: slice) -> Batch:
-    batch['row'] = np.arange(batch_size, dtype=np.int32)[part]
-    return batch

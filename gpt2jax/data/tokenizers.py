@@ -5,21 +5,23 @@ All three kinds are the same thing, byte-pair encoding over GPT-2's pre-tokens (
 merge at all.
 """
 
+import functools
 import json
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from functools import cached_property
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
 
-from gpt2jax.data import bpe, gpt2_merges
+from gpt2jax.data import bpe, gpt2_merges, hf_tokenizer
+from gpt2jax.data.cutting import cut_surrogates, pieces
 from gpt2jax.data.files import digest_bytes
 from gpt2jax.errors import UserError
-from gpt2jax.files import write_json
+from gpt2jax.files import read_json, write_json
 
 SPECIAL = ('<|endoftext|>', '<|mask|>', '<|pad|>', '<|sep|>')
 FILE = 'tokenizer.json'
@@ -27,13 +29,25 @@ FORMAT = 'gpt2jax tokenizer 1'
 LARGEST_FILE = 64 << 20
 LARGEST_VOCABULARY = 1 << 20
 GPT2_TOKENS = 50256  # its 50257th is <|endoftext|>
+TEXT_FILES = ('.json', '.txt')
 
-CHUNK = 1 << 20  # characters encoded at once; longer texts are cut where no token can span the cut
-SPACE = '\t-\r \x85\xa0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000'  # \s of the pre-tokenizer, not Python's
-CUT = re.compile(f'(?<=[^{SPACE}])(?=[{SPACE}])')
-# The pre-tokenizer backtracks over a run of white space that something follows, and its stack is finite.
-LONG_SPACE = re.compile(f'[{SPACE}]{{1000,}}(?=[^{SPACE}])')
-SURROGATES = re.compile('([\ud800-\udfff]+)')
+
+@dataclass(frozen=True)
+class Vocabulary:
+    """What an objective must know of a tokenizer's ids.
+
+    Attributes:
+      size: ordinary and special ids.
+      ordinary: ids below it are ordinary tokens; random replacements are drawn from them.
+      end_of_text, mask, pad, sep: ids of the special tokens.
+    """
+
+    size: int
+    ordinary: int
+    end_of_text: int
+    mask: int
+    pad: int
+    sep: int
 
 
 class Tokenizer:
@@ -48,8 +62,15 @@ class Tokenizer:
       vocab_size: ordinary and special ids.
       end_of_text, mask, pad, sep: ids of the special tokens. No text is ever encoded to them.
       byte_lengths: [vocab_size] int32, the bytes of text each id stands for; 0 for special and unused ids.
+      begins_word, ends_word: [vocab_size] bool, whether a word begins with the token, and whether one ends with it
+        whatever follows. A word is a run of letters, digits and bytes beyond ASCII, with the white space that its first
+        token brings along; a token that begins (ends) with any other byte begins (ends) a word, and a special token is
+        a word of its own. So each sign of punctuation is a word, and each space that is a token.
       fingerprint: hexadecimal digest of everything that decides the ids.
+      lossless: the bytes of a text can be had back from its ids, so that bits per byte mean something.
     """
+
+    lossless = True
 
     def __init__(self, name: str, tokens: Sequence[bytes], size: int):
         self.name, self.tokens, self.size = name, list(tokens), size
@@ -57,6 +78,8 @@ class Tokenizer:
         self.vocab_size = size + len(SPECIAL)
         lengths = [len(token) for token in self.tokens]
         self.byte_lengths = np.array(lengths + [0] * (self.vocab_size - len(lengths)), np.int32)
+        self.begins_word = self._where_no_letter(0)
+        self.ends_word = self._where_no_letter(-1)
         self.fingerprint = digest_bytes(FORMAT, str(size), r50k_pat_str, *self.tokens)
         names = [name.encode() for name in SPECIAL]
         self._spelling = [*self.tokens, *[b''] * (size - len(self.tokens)), *names]
@@ -67,19 +90,24 @@ class Tokenizer:
         Lone surrogates, which are no valid Unicode but may stand in a Python string, are encoded as the three
         bytes each that `surrogatepass` gives, and decoded back to themselves.
         """
-        pieces = SURROGATES.split(text) if not _encodable(text) else [text]
-        parts = [self._encode_bytes(piece) if i % 2 else self._encode(piece) for i, piece in enumerate(pieces)]
+        parts = [
+            self._encode_bytes(piece) if i % 2 else self._encode(piece) for i, piece in enumerate(cut_surrogates(text))
+        ]
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
     def encode_batch(self, texts: Sequence[str], threads: int) -> list[np.ndarray]:
         """`encode` of each text, on several cores: long texts are shared among them too."""
-        jobs = [(i, piece) for i, text in enumerate(texts) for piece in _pieces(text)]
+        jobs = [(i, piece) for i, text in enumerate(texts) for piece in pieces(text)]
         with ThreadPoolExecutor(threads) as pool:
             parts = list(pool.map(lambda job: self.encode(job[1]), jobs))
         grouped: list[list[np.ndarray]] = [[] for _ in texts]
         for (i, _), part in zip(jobs, parts, strict=True):
             grouped[i].append(part)
         return [np.concatenate(group) if group else np.zeros(0, np.int32) for group in grouped]
+
+    def wrap(self, ids: Iterable[int]) -> list[int]:
+        """A text as a model reads it alone: as in the streams, <|endoftext|> comes first."""
+        return [self.end_of_text, *map(int, ids)]
 
     def decode_bytes(self, ids: Iterable[int]) -> bytes:
         """The bytes of ids; a special token gives its name, an id that training left unused nothing.
@@ -112,20 +140,29 @@ class Tokenizer:
         write_json(Path(folder) / FILE, value)
 
     @classmethod
-    def load(cls, folder: Path | str) -> 'Tokenizer':
-        """Reads what `save` wrote.
+    def load(cls, folder: Path | str):
+        """Reads what `save` wrote, or a Hugging Face folder's tokenizer.
+
+        Returns:
+          A Tokenizer; where the file does something else, a HuggingFaceTokenizer.
 
         Raises:
-          UserError: no such file, or not what `save` wrote.
+          UserError: no such file, or not what `save` or Hugging Face wrote.
         """
-        return _load(Path(folder) / FILE)
+        folder = Path(folder)
+        return _load(folder / FILE) if _is_ours(folder / FILE) else _adopt(folder)
 
-    @cached_property
+    def _where_no_letter(self, place: int) -> np.ndarray:
+        """[vocab_size] bool: the byte at that place of the token cannot be inside a word; True for special ids."""
+        plain = [token[place] not in bpe.LETTERS for token in self.tokens]
+        return np.array(plain + [True] * (self.vocab_size - len(plain)))
+
+    @functools.cached_property
     def _encoding(self) -> tiktoken.Encoding:
         ranks = {token: i for i, token in enumerate(self.tokens)}
         return tiktoken.Encoding(self.name, pat_str=r50k_pat_str, mergeable_ranks=ranks, special_tokens={})
 
-    @cached_property
+    @functools.cached_property
     def _byte_ids(self) -> np.ndarray:
         ranks = {token: i for i, token in enumerate(self.tokens)}
         return np.array([ranks[bytes([byte])] for byte in range(256)], np.int32)
@@ -137,7 +174,7 @@ class Tokenizer:
         if len(self.tokens) == 256:
             return self._encode_bytes(text)
         parts = [
-            self._encoding.encode_to_numpy(piece, disallowed_special=()).astype(np.int32) for piece in _pieces(text)
+            self._encoding.encode_to_numpy(piece, disallowed_special=()).astype(np.int32) for piece in pieces(text)
         ]
         return np.concatenate(parts) if parts else np.zeros(0, np.int32)
 
@@ -146,12 +183,14 @@ def make_tokenizer(name: str, documents: Iterable[str] | None = None) -> Tokeniz
     """Makes the tokenizer of that name.
 
     Args:
-      name: gpt2, bytes or bpe:N.
+      name: gpt2, bytes, bpe:N or file:FOLDER.
       documents: the training split; bpe:N learns its merges from them.
 
     Raises:
       UserError: unknown name, an impossible N, or GPT-2's merges missing or altered.
     """
+    if name.startswith('file:'):
+        return Tokenizer.load(_folder_of(name))
     vocab_size_of(name)
     if name == 'bytes':
         return Tokenizer(name, [bytes([byte]) for byte in range(256)], 256)
@@ -169,15 +208,73 @@ def vocab_size_of(name: str) -> int:
     Raises:
       UserError: unknown name or an impossible N.
     """
+    return vocabulary_of(name).size
+
+
+def vocabulary_of(name: str) -> Vocabulary:
+    """The ids of a tokenizer, known from its name alone, or from its file for file:FOLDER.
+
+    Raises:
+      UserError: unknown name, an impossible N, or a folder without a tokenizer.
+    """
+    if name.startswith('file:'):
+        return _vocabulary_in(_folder_of(name))
+    ordinary = _ordinary_ids(name)
+    return Vocabulary(ordinary + len(SPECIAL), ordinary, *range(ordinary, ordinary + len(SPECIAL)))
+
+
+def _ordinary_ids(name: str) -> int:
     if name in ('gpt2', 'bytes'):
-        return len(SPECIAL) + (GPT2_TOKENS if name == 'gpt2' else 256)
+        return GPT2_TOKENS if name == 'gpt2' else 256
     match = re.fullmatch(r'bpe:([0-9]{1,9})', name)
     if match is None:
-        raise UserError(f'config.data.tokenizer = {name!r}: unknown; one of: gpt2, bytes, bpe:N (bpe:4096)')
+        raise UserError(
+            f'config.data.tokenizer = {name!r}: unknown; one of: gpt2, bytes, bpe:N (bpe:4096), file:FOLDER'
+        )
     size = int(match[1])
     if not 256 <= size <= LARGEST_VOCABULARY:
         raise UserError(f'config.data.tokenizer = {name!r}: N must lie in 256..{LARGEST_VOCABULARY}')
-    return size + len(SPECIAL)
+    return size
+
+
+def _folder_of(name: str) -> Path:
+    folder = Path(name.removeprefix('file:')).expanduser()
+    if name == 'file:' or not folder.is_dir():
+        raise UserError(f'config.data.tokenizer = {name!r}: there is no such folder')
+    return folder
+
+
+def _vocabulary_in(folder: Path) -> Vocabulary:
+    stamps = [(path.name, path.stat().st_mtime_ns) for path in sorted(folder.glob('*')) if path.suffix in TEXT_FILES]
+    return _read_vocabulary(folder.absolute(), tuple(stamps))
+
+
+@functools.lru_cache(8)
+def _read_vocabulary(folder: Path, stamps: tuple) -> Vocabulary:
+    """`stamps` tell one state of the folder from another."""
+    found = Tokenizer.load(folder)
+    return Vocabulary(found.vocab_size, found.size, found.end_of_text, found.mask, found.pad, found.sep)
+
+
+def _is_ours(path: Path) -> bool:
+    if not path.exists():
+        return False
+    value = read_json(path)
+    return not (isinstance(value, dict) and 'model' in value and 'format' not in value)
+
+
+def _adopt(folder: Path):
+    """The tokenizer of a Hugging Face folder: one of ours where it does the same."""
+    spec = hf_tokenizer.read_spec(folder)
+    foreign = hf_tokenizer.make(spec, folder)
+    plain = hf_tokenizer.plain_bpe(spec)
+    if plain is None:
+        return foreign
+    tokens, size = plain
+    name = 'bytes' if size == 256 else f'bpe:{size}'
+    if size == GPT2_TOKENS and tokens == gpt2_merges.read():
+        name = 'gpt2'
+    return Tokenizer(name, tokens, size)
 
 
 def _load(path: Path) -> Tokenizer:
@@ -196,32 +293,3 @@ def _load(path: Path) -> Tokenizer:
     if tokenizer is None or tokenizer.fingerprint != value['fingerprint']:
         raise UserError(f'{path}: damaged, its contents do not match its fingerprint')
     return tokenizer
-
-
-def _encodable(text: str) -> bool:
-    try:
-        text.encode()
-    except UnicodeEncodeError:
-        return False
-    return True
-
-
-def _pieces(text: str) -> Iterator[str]:
-    """Cuts a text where its tokens end in any case, so that the pieces' ids, joined, are the text's ids.
-
-    Before white space that follows something else a new pre-token begins, whatever stands around it. A long
-    run of white space is a pre-token of its own but for its last character, and is so too when it stands
-    alone.
-    """
-    start = 0
-    borders = [border for match in LONG_SPACE.finditer(text) for border in (match.start(), match.end() - 1)]
-    for end in [*borders, len(text)]:
-        while end - start > CHUNK:
-            cut = CUT.search(text, start + CHUNK, end)
-            if cut is None:
-                break
-            yield text[start : cut.start()]
-            start = cut.start()
-        if end > start:
-            yield text[start:end]
-            start = end

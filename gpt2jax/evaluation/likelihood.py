@@ -1,74 +1,53 @@
-"""How well a model predicts text it has not seen, in nats a token and bits a byte.
+"""How well a model predicts text it has not seen."""
 
-Axes: B batch, L length.
-"""
-
-import dataclasses
-import math
 from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
 
-
-@dataclasses.dataclass
-class Likelihood:
-    """Sums over a split; they do not depend on batch size or devices, beyond the rounding of a matrix product.
-
-    Attributes:
-      nats: cross-entropy summed over all predicted tokens.
-      predicted: how many tokens that is, ends of documents among them.
-      bytes: of text that these tokens stand for (an end of document stands for none).
-    """
-
-    nats: float = 0.0
-    predicted: int = 0
-    bytes: int = 0
-
-    def metrics(self) -> dict[str, float]:
-        """The figures that are reported; bits per byte compares across tokenizers, nats per token does not."""
-        nats_per_token = self.nats / max(self.predicted, 1)
-        return {
-            'bits_per_byte': self.nats / math.log(2) / max(self.bytes, 1),
-            'nats_per_token': nats_per_token,
-            'perplexity': math.exp(min(nats_per_token, 700)),
-            'predicted': self.predicted,
-            'bytes': self.bytes,
-        }
+from gpt2jax.evaluation.measures import Measure, Sums
 
 
 def evaluate(
-    step: Callable,
+    evaluations: list[tuple[Measure, Callable]],
     params,
     batches: Iterable[dict[str, np.ndarray]],
     place: Callable[[dict[str, np.ndarray]], dict[str, jax.Array]],
     byte_lengths: np.ndarray,
 ) -> dict[str, float]:
-    """Sums the cross-entropy of every weighted token of `batches`, each once, in double precision.
+    """Sums what is measured of every predicted token of `batches`, each once, in double precision.
 
     Args:
-      step: (params, batch) -> (nats_BL, weights_BL, targets_BL).
+      evaluations: what is measured, and how: (params, batch) -> {'nats', 'weights', 'targets'} of the tokens that may
+        be predicted, and 'hits' where accuracy is measured (gpt2jax.training.step.make_evaluation_step).
       batches: of gpt2jax.data.rows.evaluation_batches.
       place: puts a batch onto the devices.
       byte_lengths: bytes of text that each id of the vocabulary stands for.
 
     Returns:
-      `Likelihood.metrics`.
+      The figures of all measures.
     """
-    total, waiting = Likelihood(), None
-
-    def add(arrays):
-        nats_BL, weights_BL, targets_BL = (np.asarray(array) for array in arrays)
-        counted = weights_BL > 0
-        total.nats += float(np.sum(nats_BL[counted], dtype=np.float64))
-        total.predicted += int(np.sum(counted))
-        total.bytes += int(np.sum(byte_lengths[targets_BL[counted]], dtype=np.int64))
-
+    totals, waiting = [Sums() for _ in evaluations], None
     for batch in batches:
-        dispatched = step(params, place(batch))
+        placed = place(batch)
+        dispatched = [step(params, placed) for _, step in evaluations]
         if waiting is not None:  # read one batch late, so that the device is never idle
-            add(waiting)
+            add(totals, waiting, byte_lengths)
         waiting = dispatched
     if waiting is not None:
-        add(waiting)
-    return total.metrics()
+        add(totals, waiting, byte_lengths)
+    figures = {}
+    for (measure, _), total in zip(evaluations, totals, strict=True):
+        figures |= measure.figures(total)
+    return figures
+
+
+def add(totals: list[Sums], results: list[dict[str, jax.Array]], byte_lengths: np.ndarray) -> None:
+    """Adds one batch's tokens to the sums; those without a weight do not count."""
+    for total, result in zip(totals, results, strict=True):
+        arrays = {name: np.asarray(array) for name, array in result.items()}
+        counted = arrays['weights'] > 0
+        total.nats += float(np.sum(arrays['nats'][counted], dtype=np.float64))
+        total.hits += int(np.sum(arrays['hits'][counted])) if 'hits' in arrays else 0
+        total.predicted += int(np.sum(counted))
+        total.bytes += int(np.sum(byte_lengths[arrays['targets'][counted]], dtype=np.int64))

@@ -29,6 +29,7 @@ class Decoding:
       position: [B] its index in the window.
       done: [B] whether it ended the row.
       count: tokens drawn so far, over all windows: the seed of the next draw.
+      prefix: [B] how many tokens at the beginning of the window are seen in both directions; 1: none.
     """
 
     carry: object
@@ -36,26 +37,42 @@ class Decoding:
     position: Array
     done: Array
     count: Array
+    prefix: Array
 
 
 class Generator:
     """Draws continuations from a model with a cache."""
 
-    def __init__(self, model, params, context: int, sampling: Sampling, tokenizer, stop: bool, chunk: int = 16):
+    def __init__(
+        self,
+        model,
+        params,
+        context: int,
+        sampling: Sampling,
+        tokenizer,
+        stop: bool,
+        chunk: int = 16,
+        reading: str = 'causal',
+    ):
         """
         Args:
           model: init_carry, apply, head (gpt2jax.models).
           params: as the model keeps them.
           context: the most tokens that the model may see at once.
           sampling: how a token is drawn.
-          tokenizer: its special tokens (gpt2jax.data.tokenizers); all but <|endoftext|> are never drawn.
+          tokenizer: its special tokens (gpt2jax.data.tokenizers); all but the one that ends a row are never drawn.
           stop: whether <|endoftext|> ends a row; the rest of it is <|pad|>.
           chunk: tokens drawn between two returns to the host.
+          reading: 'causal'; 'prefix', the prompt is seen in both directions; 'answer', so is the prompt with a <|mask|>
+            behind it, whose answer is drawn up to its <|sep|> (gpt2jax.objectives.span_corruption).
         """
         self._model, self._sampling = model, sampling
         self._context, self._chunk = context, chunk
-        self._stop, self._pad = tokenizer.end_of_text if stop else None, tokenizer.pad
-        self._never = np.array([tokenizer.mask, tokenizer.pad, tokenizer.sep])
+        self._prefixed, answers, self._pad = reading != 'causal', reading == 'answer', tokenizer.pad
+        self._question = [tokenizer.mask, tokenizer.sep] if answers else []
+        last, other = (tokenizer.sep, tokenizer.end_of_text) if answers else (tokenizer.end_of_text, tokenizer.sep)
+        self._stop = last if stop or answers else None
+        self._never = np.array([tokenizer.mask, tokenizer.pad, other])
         self._params = params
         self._begin = jax.jit(self._read_prompt, static_argnames='slots')
         self._draw = jax.jit(self._draw_tokens, static_argnames='count', donate_argnames='state')
@@ -75,7 +92,7 @@ class Generator:
         Args:
           prompts: ids of each row, at least one; of a longer one than the context the end is read.
         """
-        texts = [list(prompt) for prompt in prompts]
+        texts = [[*prompt, *self._question] for prompt in prompts]
         keys_B = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(len(texts)))
         keep, drawn, done_B = self._context - 1, 0, jnp.zeros(len(texts), bool)
         while drawn < max_new_tokens and not np.all(done_B):
@@ -110,8 +127,9 @@ class Generator:
         B, P = tokens_BP.shape
         position_BP = jnp.arange(P, dtype=jnp.int32) - (P - length_B[:, None])
         carry = self._model.init_carry(B, slots)
-        logits_BV, carry = self._read(params, tokens_BP, position_BP, carry)
-        return self._next(logits_BV, Decoding(carry, tokens_BP[:, -1], length_B - 1, done_B, count), keys_B)
+        prefix_B = length_B if self._prefixed else jnp.ones_like(length_B)
+        logits_BV, carry = self._read(params, tokens_BP, position_BP, prefix_B, carry)
+        return self._next(logits_BV, Decoding(carry, tokens_BP[:, -1], length_B - 1, done_B, count, prefix_B), keys_B)
 
     def _draw_tokens(self, state: Decoding, keys_B, params, count: int) -> tuple[Array, Decoding]:
         """[B, count] further tokens; stops computing when all rows are done."""
@@ -122,7 +140,8 @@ class Generator:
 
         def step(loop):
             i, tokens_BN, state = loop
-            logits_BV, carry = self._read(params, state.token[:, None], state.position[:, None], state.carry)
+            token_B1, position_B1 = state.token[:, None], state.position[:, None]
+            logits_BV, carry = self._read(params, token_B1, position_B1, state.prefix, state.carry)
             state = self._next(logits_BV, state.replace(carry=carry), keys_B)
             return i + 1, tokens_BN.at[:, i].set(state.token), state
 
@@ -130,14 +149,14 @@ class Generator:
         _, tokens_BN, state = jax.lax.while_loop(more, step, (0, tokens_BN, state))
         return tokens_BN, state
 
-    def _read(self, params, tokens_BP, position_BP, carry):
+    def _read(self, params, tokens_BP, position_BP, prefix_B, carry):
         """Logits after the last of the given tokens, [B, V], and the cache that now holds them."""
         padding_BP = position_BP < 0
         example = Example(
             inputs=tokens_BP,
             targets=tokens_BP,
             weights=jnp.zeros(tokens_BP.shape),
-            order=jnp.maximum(position_BP, 0),
+            order=jnp.maximum(position_BP - prefix_B[:, None] + 1, 0),
             segment=jnp.where(padding_BP, 0, 1),
             position=jnp.maximum(position_BP, 0),
             row=jnp.arange(len(tokens_BP)),
@@ -151,4 +170,4 @@ class Generator:
         draw_keys_B = jax.vmap(lambda key: jax.random.fold_in(key, state.count))(keys_B)
         token_B = jnp.where(state.done, self._pad, draw(logits_BV, draw_keys_B, self._sampling))
         done_B = state.done if self._stop is None else state.done | (token_B == self._stop)
-        return Decoding(state.carry, token_B, state.position + 1, done_B, state.count + 1)
+        return Decoding(state.carry, token_B, state.position + 1, done_B, state.count + 1, state.prefix)

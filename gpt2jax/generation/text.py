@@ -6,26 +6,41 @@ import numpy as np
 from rich.console import Console
 from rich.text import Text
 
+from gpt2jax.errors import UserError
 from gpt2jax.generation.decode import Generator
+from gpt2jax.generation.infilling import Infiller
 from gpt2jax.generation.sampling import Sampling
+from gpt2jax.objectives import kind_at, make_objective
+
+METHODS = {  # how a text is drawn, and what is to be said of it
+    'causal': '',
+    'prefix': 'the prompt is read in both directions',
+    'answer': 'drawn as the answer to a <|mask|> behind the prompt: as long as the spans of span corruption are',
+    'infilling': 'drawn by iterated infilling (Gibbs sampling of blocks): not samples of a likelihood',
+}
 
 
-def sample_texts(model, params, tokenizer, config, prompt: str, seed: int, console: Console) -> list[dict]:
+def sample_texts(
+    model, params, tokenizer, config, prompt: str, seed: int, console: Console, method: str = 'auto'
+) -> list[dict]:
     """Draws `config.sampling.num_samples` continuations of a prompt at once and prints them.
 
     The first is printed while it is drawn, the others after it. A text that outgrows the context slides, and says so.
 
     Args:
       prompt: '' begins a new document.
+      method: one of METHODS; 'auto': what fits the objective that the run ends with.
 
     Returns:
-      [{'prompt', 'text'}, ...]; with `config.sampling.stop` a text ends before its <|endoftext|>.
+      [{'prompt', 'text', 'method'}, ...]; with `config.sampling.stop` a text ends before its <|endoftext|>.
     """
     settings, context = config.sampling, context_of(config)
-    sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
-    generator = Generator(model, params, context, sampling, tokenizer, settings.stop)
+    method = choose_method(config, method)
+    generator = make_generator(model, params, tokenizer, config, method)
     ids = tokenizer.encode(prompt).tolist() or [tokenizer.end_of_text]
-    if len(ids) + settings.max_new_tokens > context:
+    if METHODS[method]:
+        console.print(METHODS[method], style='dim')
+    if method in ('causal', 'prefix') and len(ids) + settings.max_new_tokens > context:
         note = (
             f'longer than the context of {context} tokens: the newest {context // 2} are read again, the rest forgotten'
         )
@@ -41,12 +56,40 @@ def sample_texts(model, params, tokenizer, config, prompt: str, seed: int, conso
         heading(console, number, settings.num_samples)
         write(console, prompt + text)
     console.print('\n')
-    return [{'prompt': prompt, 'text': text} for text in texts]
+    return [{'prompt': prompt, 'text': text, 'method': method} for text in texts]
+
+
+def choose_method(config, method: str) -> str:
+    """How texts are drawn from the model of a run.
+
+    Raises:
+      UserError: an unknown method, or one that the model has not learnt.
+    """
+    kind = kind_at(config, config.training.steps)
+    objective = make_objective(config, kind)
+    exact = any(name == 'likelihood' for name, _ in objective.evaluations())
+    fitting = ['causal'] if exact and (objective.reads == 'causal' or objective.mask_offset is not None) else []
+    fitting += ['prefix', 'causal'] if exact and not fitting else []
+    fitting += ['infilling'] if objective.mask_offset is not None else []
+    fitting += ['answer'] if objective.answers else []
+    if method not in ('auto', *fitting):
+        raise UserError(f'--method={method}: a model of the objective {kind} can do: auto, {", ".join(fitting)}')
+    return fitting[0] if method == 'auto' else method
+
+
+def make_generator(model, params, tokenizer, config, method: str):
+    """What draws the continuations: it has `stream(prompts, max_new_tokens, seed)`."""
+    settings, context = config.sampling, context_of(config)
+    sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
+    if method == 'infilling':
+        mask_offset = make_objective(config, kind_at(config, config.training.steps)).mask_offset
+        return Infiller(model, params, context, sampling, tokenizer, mask_offset)
+    return Generator(model, params, context, sampling, tokenizer, settings.stop, reading=method)
 
 
 def until_end(ids: np.ndarray, tokenizer, stop: bool) -> np.ndarray:
-    """The ids before the first <|endoftext|> or padding; all of them where nothing stops a text."""
-    ends = np.flatnonzero(np.isin(ids, (tokenizer.end_of_text, tokenizer.pad))) if stop else ()
+    """The ids before the first <|endoftext|>, <|sep|> or padding; all of them where nothing stops a text."""
+    ends = np.flatnonzero(np.isin(ids, (tokenizer.end_of_text, tokenizer.sep, tokenizer.pad))) if stop else ()
     return ids[: ends[0]] if len(ends) else ids
 
 

@@ -11,7 +11,8 @@ import re
 
 import jax
 
-from gpt2jax.models.transformer import padded_vocab
+from gpt2jax.models.embedding import padded_vocab
+from gpt2jax.models.feedforward import GATED
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,11 +38,15 @@ def row_flops(config, length: int, predictions: int) -> Flops:
     attention, width = config.attention, config.width
     inner = width  # num_heads * head_dim
     kv = inner * attention.num_kv_heads // attention.num_heads
-    weights = width * (inner + 2 * kv) + inner * width + 2 * width * config.feedforward.width
+    feedforward = (3 if config.feedforward.kind in GATED else 2) * width * config.feedforward.width
+    weights = width * (inner + 2 * kv) + inner * width + feedforward
+    embedded = config.embedding.width
+    widen = width * embedded if embedded != width else 0
+    narrow = width * embedded if config.head.transform or embedded != width else 0
     return Flops(
-        matrices=2 * config.num_layers * weights * length,
+        matrices=2 * (config.num_layers * weights + widen) * length,
         attention=4 * config.num_layers * inner * length**2,
-        head=2 * width * padded_vocab(config) * predictions,
+        head=2 * (embedded * padded_vocab(config) + narrow) * predictions,
     )
 
 

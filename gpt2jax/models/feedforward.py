@@ -20,15 +20,24 @@ def gelu_tanh(x: Array) -> Array:
     return x * jax.nn.sigmoid(2 * u)
 
 
+def gelu(x: Array) -> Array:
+    """x * Phi(x), exactly: BERT's (Hendrycks & Gimpel 2016, section 2)."""
+    return jax.nn.gelu(x, approximate=False)
+
+
 ACTIVATIONS = {
     'gelu_tanh': gelu_tanh,
-    'gelu': lambda x: jax.nn.gelu(x, approximate=False),
+    'gelu': gelu,
     'relu': lambda x: jnp.maximum(x, 0),
+    'relu2': lambda x: jnp.square(jnp.maximum(x, 0)),  # So et al. 2021, section 4
+    'swiglu': jax.nn.silu,
+    'geglu': gelu,
 }
+GATED = ('swiglu', 'geglu')  # the activation is of a second matrix, and gates the first (Shazeer 2020, section 2)
 
 
 class FeedForward(nn.Module):
-    """Two linear maps with an activation between them (Vaswani et al. 2017, section 3.3).
+    """Two linear maps with an activation between them (Vaswani et al. 2017, section 3.3), or three with a gate.
 
     Attributes:
       config: `config.model.feedforward`.
@@ -44,7 +53,11 @@ class FeedForward(nn.Module):
 
     @nn.compact
     def __call__(self, x_BLD: Array) -> Array:
-        config = self.config
+        config, activation = self.config, ACTIVATIONS[self.config.kind]
         hidden_BLF = Linear(config.width, self.std, config.bias, self.dtype, name='expand')(x_BLD)
-        hidden_BLF = ACTIVATIONS[config.kind](hidden_BLF)
+        if config.kind in GATED:
+            gate_BLF = Linear(config.width, self.std, config.bias, self.dtype, name='gate')(x_BLD)
+            hidden_BLF *= activation(gate_BLF)
+        else:
+            hidden_BLF = activation(hidden_BLF)
         return Linear(self.width, self.residual_std, config.bias, self.dtype, name='contract')(hidden_BLF)

@@ -3,6 +3,7 @@
 Axes: B batch, Q query position, M key position.
 """
 
+import jax.numpy as jnp
 from jax import Array
 
 
@@ -23,3 +24,16 @@ def visible(order_q: Array, order_k: Array, segment_q: Array, segment_k: Array) 
     earlier_BQM = order_k[:, None, :] <= order_q[:, :, None]
     together_BQM = segment_k[:, None, :] == segment_q[:, :, None]
     return earlier_BQM & together_BQM
+
+
+def distances(queries: int, keys: int, slot: Array | None) -> Array:
+    """How far behind each query a key stands, [Q, M] int32 (negative: before it).
+
+    Positions count on by one within a segment, so the distance of two tokens that can see each other is that of their
+    places in the row, the same for all rows.
+
+    Args:
+      slot: place of the first query among the keys; None: queries and keys are the same tokens.
+    """
+    query_Q = jnp.arange(queries) + (0 if slot is None else slot)
+    return jnp.arange(keys) - query_Q[:, None]

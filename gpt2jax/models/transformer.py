@@ -6,18 +6,17 @@ Axes: B batch, L length, M cache slots, D width, V vocabulary.
 import dataclasses
 import functools
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from gpt2jax.models.attention import Context, LayerCache
+from gpt2jax.models.attention import Context, Layer, LayerCache
 from gpt2jax.models.blocks import Block, run_blocks
-from gpt2jax.models.linear import dropout_rows, product
-from gpt2jax.models.masks import visible
+from gpt2jax.models.embedding import Embedding, init_head, make_logits
+from gpt2jax.models.linear import dropout_rows
+from gpt2jax.models.masks import distances, visible
 from gpt2jax.models.norms import make_norm
-from gpt2jax.models.positions import make_position
 from gpt2jax.objectives import Example
 
 
@@ -37,25 +36,12 @@ class Cache:
     filled: Array
 
 
-class Embedding(nn.Module):
-    """Token embedding plus position encoding (Radford et al. 2018, section 3.1)."""
-
-    config: object
-
-    @nn.compact
-    def __call__(self, inputs_BL: Array, position_BL: Array) -> Array:
-        config = self.config
-        shape = (padded_vocab(config), config.width)
-        table_VD = self.param('token', nn.initializers.normal(config.init.std), shape)
-        x_BLD = table_VD[inputs_BL].astype(config.dtype)
-        return make_position(config.position, config.init.std, 'position')(x_BLD, position_BL)
-
-
 @dataclasses.dataclass(frozen=True)
 class Transformer:
     """Pure functions over a tree of parameters; `config` is `config.model`, resolved.
 
-    The tree: `embedding`, `blocks` (a tuple, one tree a layer), `norm_final`, and `head` when it is untied.
+    The tree: `embedding`, `blocks` (a tuple, one tree a layer), `norm_final` (not under post-norm), and `head` where it
+    has parameters of its own.
     """
 
     config: object
@@ -68,52 +54,73 @@ class Transformer:
         context = Context(mask=jnp.ones((1, 1, 1), bool), row=jnp.zeros(1, jnp.int32), visibility='full')
 
         def init_block(key):
-            return Block(config).init(key, x_11D, context)['params']
+            return Block(config).init(key, x_11D, context, Layer(0))['params']
 
         params = {
-            'embedding': Embedding(config).init(keys['embedding'], index_11, index_11)['params'],
+            'embedding': Embedding(config).init(keys['embedding'], index_11, None, index_11, index_11)['params'],
             'blocks': tuple(map(init_block, jax.random.split(keys['blocks'], config.num_layers))),
-            'norm_final': make_norm(config.norm).init(keys['norm'], x_11D)['params'],
         }
-        if not config.head.tied:
-            shape = (padded_vocab(config), config.width)
-            params['head'] = {'kernel': config.init.std * jax.random.normal(keys['head'], shape)}
-        return params
+        if config.norm.placement != 'post':
+            params['norm_final'] = make_norm(config.norm).init(keys['norm'], x_11D)['params']
+        head = init_head(config, keys['head'])
+        return params | ({'head': head} if head else {})
 
     def apply(self, params, example: Example, carry: Cache | None = None, *, dropout_key: Array | None = None):
         """Hidden states after the final norm, [B, L, D], and the carry.
 
         Args:
           params: as `init` makes them.
-          example: inputs, order, segment, position and row are read.
+          example: inputs, token_type, order, segment, position and row are read.
           carry: keys and values of earlier calls (`init_carry`), to decode token by token.
           dropout_key: None turns dropout off.
         """
         config = self.config
         embed_key, block_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
-        if carry is None:
-            order_BM, segment_BM, slot, layers = example.order, example.segment, None, None
-        else:
-            slot, layers = carry.filled, carry.layers
-            order_BM = jax.lax.dynamic_update_slice(carry.order, example.order, (0, slot))
-            segment_BM = jax.lax.dynamic_update_slice(carry.segment, example.segment, (0, slot))
-            carry = Cache(layers, order_BM, segment_BM, slot + example.inputs.shape[1])
-        mask_BLM = visible(example.order, order_BM, example.segment, segment_BM)
-        context = Context(mask_BLM, example.row, example.visibility, slot)
-
-        x_BLD = Embedding(config).apply({'params': params['embedding']}, example.inputs, example.position)
+        x_BLD, context, carry = self._begin(params, example, carry)
         x_BLD = dropout_rows(x_BLD, config.dropout, embed_key, example.row)
-        x_BLD, layers = run_blocks(config, params['blocks'], x_BLD, context, layers, block_key)
-        x_BLD = make_norm(config.norm).apply({'params': params['norm_final']}, x_BLD)
-        return x_BLD, None if carry is None else carry.replace(layers=layers)
+        caches = None if carry is None else carry.layers
+        x_BLD, caches = run_blocks(config, params['blocks'], x_BLD, context, caches, block_key)
+        if config.norm.placement != 'post':
+            x_BLD = make_norm(config.norm).apply({'params': params['norm_final']}, x_BLD)
+        return x_BLD, None if carry is None else carry.replace(layers=caches)
+
+    def attention_maps(self, params, example: Example) -> list[Array]:
+        """The attention weights of every layer, [B, H, L, L] each, without dropout."""
+        x_BLD, context, _ = self._begin(params, example, None)
+        block, first_value, maps = Block(self.config), None, []
+        for index, layer_params in enumerate(params['blocks']):
+            layer = Layer(index, None, first_value)
+            (x_BLD, layer), kept = block.apply({'params': layer_params}, x_BLD, context, layer, mutable=['maps'])
+            first_value = layer.first_value
+            maps.append(kept['maps']['attention']['weights'][0])
+        return maps
 
     def head(self, params):
         """(head_params, logits): `logits(head_params, hidden_ND)` is [N, V] in float32, -inf on padded ids.
 
         Split from `apply` so that the loss can make the logits chunk by chunk.
         """
-        head_params = params['embedding']['token'] if self.config.head.tied else params['head']['kernel']
-        return head_params, functools.partial(_logits, self.config)
+        own = {name: value for name, value in params['head'].items() if name != 'pooler'} if 'head' in params else {}
+        kernel = {'kernel': params['embedding']['token']} if self.config.head.tied else {}
+        return own | kernel, functools.partial(make_logits, self.config)
+
+    def _begin(self, params, example: Example, carry: Cache | None):
+        """Embeddings, what all layers are told, and the cache with this call's places taken."""
+        L = example.inputs.shape[1]
+        order_BM, segment_BM, slot = example.order, example.segment, None
+        if carry is not None:
+            slot = carry.filled
+            order_BM = jax.lax.dynamic_update_slice(carry.order, example.order, (0, slot))
+            segment_BM = jax.lax.dynamic_update_slice(carry.segment, example.segment, (0, slot))
+            carry = Cache(carry.layers, order_BM, segment_BM, slot + L)
+        mask_BLM = visible(example.order, order_BM, example.segment, segment_BM)
+        distance_LM = distances(L, order_BM.shape[1], slot)
+        x_BLD, rotation, bias = Embedding(self.config).apply(
+            {'params': params['embedding']}, example.inputs, example.token_type, example.position, distance_LM
+        )
+        window = self.config.attention.window
+        near_LM = jnp.abs(distance_LM) < window if window else None
+        return x_BLD, Context(mask_BLM, example.row, example.visibility, slot, near_LM, rotation, bias), carry
 
     def init_carry(self, batch_size: int, slots: int) -> Cache:
         """An empty cache for `slots` tokens a row."""
@@ -124,16 +131,3 @@ class Transformer:
         )
         order_BM = jnp.zeros((batch_size, slots), jnp.int32)
         return Cache(layers, order_BM, order_BM - 1, jnp.zeros((), jnp.int32))
-
-
-def _logits(config, table_VD: Array, hidden_ND: Array) -> Array:
-    hidden_ND, kernel_VD = hidden_ND.astype(config.dtype), table_VD.astype(config.dtype)
-    logits_NV = product(hidden_ND, kernel_VD, preferred_element_type=jnp.float32)
-    if table_VD.shape[0] == config.vocab_size:
-        return logits_NV
-    return jnp.where(jnp.arange(table_VD.shape[0]) < config.vocab_size, logits_NV, -jnp.inf)
-
-
-def padded_vocab(config) -> int:
-    """Rows of the embedding: the vocabulary rounded up to `vocab_multiple`, which matrix units like."""
-    return -(-config.vocab_size // config.vocab_multiple) * config.vocab_multiple

@@ -14,9 +14,10 @@ from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, MultipleLocator, NullFormatter
 
+from gpt2jax.evaluation.measures import LIKE_THE_LOSS, SCORES
 from gpt2jax.report.reading import Run, column, smooth
 from gpt2jax.training.display import clock_time, short_number
-from gpt2jax.training.metrics import is_finite
+from gpt2jax.training.metrics import Record, is_finite
 
 # For the page: stand-ins that are exchanged for CSS variables of the same name once the SVG is written.
 _PAGE = {
@@ -36,14 +37,13 @@ _PRINT = {
 _MAX_POINTS = 1200  # beyond it a curve is thinned to the extremes of each stretch
 
 X_AXES = {'step': 'steps', 'tokens': 'tokens', 'seconds': 'training time'}
-SCORE_NAMES = {'bits_per_byte': 'bits per byte', 'nats_per_token': 'nats per token'}
 
 
 def curves(run: Run, x_name: str) -> list[tuple[str, str]]:
     """(title, SVG) of the training loss and of the validation score against steps, tokens or seconds."""
     drawings = [('Loss, nats per token', _svg(lambda axes, colors: _loss(axes, run, x_name, colors)))]
     if run.evaluations:
-        title = f'Validation, {SCORE_NAMES[run.score]}'
+        title = f'Validation, {SCORES[run.score]}'
         drawings.append((title, _svg(lambda axes, colors: _score(axes, run, x_name, colors))))
     return drawings
 
@@ -70,7 +70,7 @@ def picture(run: Run) -> bytes:
         left, right = figure.subplots(1, 2)
         _loss(left, run, 'step', _PRINT)
         _score(right, run, 'step', _PRINT)
-        score = SCORE_NAMES[run.score]
+        score = SCORES[run.score]
         for axes, title in ((left, 'Loss, nats per token'), (right, f'Validation, {score}')):
             axes.set_title(title, loc='left', color=_PRINT['ink'], fontsize=11, fontweight='bold', pad=8)
         buffer = io.BytesIO()
@@ -127,7 +127,7 @@ def _loss(axes: Axes, run: Run, x_name: str, colors: dict[str, str]) -> None:
     axes.plot(*_thin(x_N, loss_N), color=colors['raw'], linewidth=1)
     axes.plot(*_thin(x_N, smooth_N), color=colors['train'], linewidth=1.8, marker=_marker(loss_N), markersize=4)
     _label(axes, x_N, smooth_N, 'training', colors['train'], above=False)
-    x_E, value_E = column(run.evaluations, x_name), column(run.evaluations, 'nats_per_token')
+    x_E, value_E = column(run.evaluations, x_name), like_the_loss(run.evaluations)
     if np.isfinite(value_E).any():
         axes.plot(x_E, value_E, color=colors['score'], linewidth=1.2, marker='o', markersize=3.2)
         _label(axes, x_E, value_E, 'validation', colors['score'], above=True)
@@ -135,6 +135,12 @@ def _loss(axes: Axes, run: Run, x_name: str, colors: dict[str, str]) -> None:
         for x in x_N[wild_N][:20]:
             axes.axvline(x, color=colors['bad'], linewidth=1, linestyle=(0, (2, 2)))
         axes.set_title('dashed: not finite or off the scale', loc='right', fontsize=8, color=colors['bad'])
+
+
+def like_the_loss(evaluations: list[Record]) -> np.ndarray:
+    """[N]: what compares with the training loss, of the objective that was trained with at that time; else NaN."""
+    names = [LIKE_THE_LOSS.get(r.get('objective', 'causal'), '') for r in evaluations]
+    return np.array([column([r], name)[0] for r, name in zip(evaluations, names, strict=True)])
 
 
 def _score(axes: Axes, run: Run, x_name: str, colors: dict[str, str]) -> None:
@@ -154,7 +160,7 @@ def _score(axes: Axes, run: Run, x_name: str, colors: dict[str, str]) -> None:
         fillstyle='none',
         markeredgewidth=1.6,
     )
-    side = 'right' if best > len(value_E) / 2 else 'left'
+    side = 'right' if best > (len(value_E) - 1) / 2 else 'left'
     axes.margins(y=0.15)
     axes.annotate(
         f'best {value_E[best]:.3f}',

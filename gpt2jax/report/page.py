@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 import gpt2jax
-from gpt2jax.report.figures import SCORE_NAMES, X_AXES, curves, vitals
+from gpt2jax.evaluation.measures import SCORES
+from gpt2jax.report.figures import X_AXES, curves, vitals
 from gpt2jax.report.reading import SPLIT, Run, column
 from gpt2jax.training.display import clock_time, short_number
 from gpt2jax.training.metrics import is_finite
@@ -19,6 +20,12 @@ from gpt2jax.training.metrics import is_finite
 _FOLDER = Path(__file__).parent
 _MAX_EVALUATIONS = 200  # rows of the table; the figures show them all
 _ABSENT = object()
+_METHODS = {'infilling': ', by iterated infilling: not a sample of a likelihood', 'answer': ', the answer to a mask'}
+_ACCURACIES = {
+    'masked_accuracy': 'hidden tokens right',
+    'prefix_accuracy': 'tokens after the prefix right',
+    'span_accuracy': 'tokens of the spans right',
+}
 
 
 def page(run: Run) -> str:
@@ -56,7 +63,7 @@ def outcome(run: Run) -> str:
     if rate:
         effort += f', {round(rate):,} tokens a second'
     if best:
-        score = f'{best[run.score]:.3f} {SCORE_NAMES[run.score]}'
+        score = f'{best[run.score]:.3f} {SCORES[run.score]}'
         where = f'at step {best["step"]:,} of {history.step:,}'
         return f'Best validation: <strong>{score}</strong> {where}; {effort}.'
     if run.training:
@@ -81,12 +88,15 @@ def _tiles(run: Run) -> str:
     history, best = run.history, run.history.best_evaluation
     tiles = []
     if best:
-        tiles.append((SCORE_NAMES[run.score], f'{best[run.score]:.3f}'))
+        tiles.append((SCORES[run.score], f'{best[run.score]:.3f}'))
         if is_finite(best.get('perplexity')):
             tiles.append(('perplexity per token', f'{best["perplexity"]:.4g}'))
+        for name, label in _ACCURACIES.items():
+            if is_finite(best.get(name)):
+                tiles.append((label, f'{best[name]:.1%}'))
     for other in run.others:
         if is_finite(other.get(run.score)):
-            tiles.append((f'{other.get("split")}, {SCORE_NAMES[run.score]}', f'{other[run.score]:.3f}'))
+            tiles.append((f'{other.get("split")}, {SCORES[run.score]}', f'{other[run.score]:.3f}'))
     if run.info and is_finite(run.info.get('parameters')):
         tiles.append(('parameters', short_number(run.info['parameters'])))
     tiles.append(('steps', f'{history.step:,}'))
@@ -146,10 +156,11 @@ def _samples(run: Run) -> str:
     for number, sample in enumerate(run.samples, start=1):
         prompt, text = str(sample.get('prompt') or ''), sample['text']
         step = f' at step {sample["step"]:,}' if is_finite(sample.get('step')) else ''
+        how = _METHODS.get(sample.get('method'), '')
         marked = f'<span class="prompt">{escape(prompt)}</span>' if prompt else ''
         marked += escape(text.removeprefix(prompt))
         shown.append(
-            f'<figure><figcaption>Sample {number}{step}</figcaption>'
+            f'<figure><figcaption>Sample {number}{step}{how}</figcaption>'
             f'<blockquote dir="auto" tabindex="0">{marked}</blockquote></figure>'
         )
     return (
@@ -162,7 +173,7 @@ def _evaluations(run: Run) -> str:
     if not run.evaluations:
         return ''
     best = run.history.best_evaluation
-    names = [n for n in ('nats_per_token', 'bits_per_byte', 'perplexity') if any(n in r for r in run.evaluations)]
+    names = [n for n in (*SCORES, 'perplexity', *_ACCURACIES) if any(n in r for r in run.evaluations)]
     rows = []
     for record in run.evaluations[-_MAX_EVALUATIONS:]:
         cells = [

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from gpt2jax.evaluation.measures import SCORES
 from gpt2jax.training.metrics import FILE_NAME, History, Record, is_finite, read_metrics, summarize
 
 SPLIT = 'validation'
@@ -19,7 +20,8 @@ class Run:
     Attributes:
       training, evaluations: lines of metrics.jsonl by kind; evaluations are those of the validation split.
       others: the last evaluation of every other split.
-      score: the field evaluations are judged by; 'nats_per_token' where the run has no bits per byte.
+      score: the field evaluations are judged by, as the last one names it; where none does, bits_per_byte if there is
+        such a figure, else nats_per_token.
       config, defaults, info: nested dicts, or None where missing; info is run.json.
       samples: dicts with prompt, text and step; or None where missing.
       notices: what could not be shown, and why, in words.
@@ -55,6 +57,8 @@ def read_run(path: Path, defaults: dict[str, Any] | None = None) -> Run:
     others = list({r.get('split'): r for r in evaluations if r.get('split') != SPLIT}.values())
     in_bytes = any(is_finite(r.get('bits_per_byte')) for r in evaluations)
     score = 'bits_per_byte' if in_bytes or not validation else 'nats_per_token'
+    named = [r.get('score') for r in validation if r.get('score') in SCORES]
+    score = named[-1] if named else score
     run = Run(
         path=path,
         training=[r for r in records if r['kind'] == 'train'],

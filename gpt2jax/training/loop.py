@@ -9,13 +9,14 @@ from gpt2jax.data.prefetch import prefetch
 from gpt2jax.data.rows import Rows, evaluation_batches, train_batch
 from gpt2jax.errors import Stopped, UserError
 from gpt2jax.evaluation.likelihood import evaluate
+from gpt2jax.optimizers import evaluation_params
 from gpt2jax.sharding import local_rows, place_batch
 from gpt2jax.training.checkpoints import Checkpoints
 from gpt2jax.training.metrics import MetricWriter
 from gpt2jax.training.progress import Progress
 from gpt2jax.training.setup import Setup
 from gpt2jax.training.signals import stop_on_signals
-from gpt2jax.training.state import State
+from gpt2jax.training.state import rest_of, state_from
 
 
 class Loop:
@@ -34,9 +35,11 @@ class Loop:
         """
         self.setup, self.config, self.rows = setup, setup.config, rows
         self._byte_lengths, self._checkpoints, self._metadata = tokenizer.byte_lengths, checkpoints, metadata
-        self._evaluation_step = setup.evaluation_step()
         self._tokens_per_step = self.config.training.batch_size * self.config.data.length
-        self._flops, self._peak = setup.step_flops(), setup.peak_flops()
+        self._peak = setup.peak_flops()
+        self._evaluations = setup.evaluations(tokenizer.lossless)
+        self._score = self._evaluations[0][0].score  # the figure that decides which checkpoint is the best
+        self._set_objective(setup.kind_at(0))
         self._waiting: tuple[int, dict] | None = None  # metrics of the newest step, still on the device
         self._best: float | None = None  # lowest score of an evaluation so far
         self.seconds, self.predicted, self.compile_seconds = 0.0, 0, 0.0
@@ -54,9 +57,10 @@ class Loop:
             return 0
         step, params, rest, metadata = restored
         check_same_text(metadata, self._metadata)
-        self.state = State(params=params, carry=None, **rest)
+        self.state = state_from(params, rest)
         self.seconds, self.predicted = metadata['seconds'], metadata['predicted']
         self._best = metadata['best']
+        self._set_objective(self.setup.kind_at(step - 1))
         return step
 
     def run(self, start: int, writer: MetricWriter) -> dict[str, float]:
@@ -73,10 +77,9 @@ class Loop:
         with bar as progress, stop_on_signals() as stop:
             self._progress = progress
             self._show_last_evaluation()
-            step_function = self._compile()
-            batches = prefetch(self._batch, start, total, self.config.data.prefetch)
-            self._clock = time.monotonic()
-            for step, batch in batches:
+            for step, batch in prefetch(self._batch, start, total, self.config.data.prefetch):
+                if step == start or self.setup.kind_at(step) != self._kind:
+                    step_function = self._begin_phase(step)
                 self.state, metrics = step_function(self.state, batch)
                 self._read()
                 self._waiting = step + 1, metrics
@@ -90,22 +93,35 @@ class Loop:
         return self._evaluation
 
     def evaluate(self, track) -> dict[str, float]:
-        """The likelihood of the validation rows that the config names; `track` draws a bar."""
+        """What is measured of the validation rows that the config names; `track` draws a bar."""
         rows, num_rows = self.rows['validation'], self.config.evaluation.num_rows
-        params, byte_lengths = self.state.params, self._byte_lengths
-        return evaluate_rows(self.setup, self._evaluation_step, params, rows, byte_lengths, num_rows, track)
+        params, byte_lengths = self.evaluation_params(), self._byte_lengths
+        return evaluate_rows(self.setup, self._evaluations, params, rows, byte_lengths, num_rows, track)
+
+    def evaluation_params(self):
+        """The parameters to evaluate, sample and save by: those that are trained, or their average."""
+        return evaluation_params(self.state.opt_state, self.state.params)
 
     def _batch(self, step: int) -> dict[str, jax.Array]:
         batch_size = self.config.training.batch_size
         rows = train_batch(self.rows['train'], self.config.seed, step, batch_size, local_rows(batch_size))
         return place_batch(rows, self.setup.mesh)
 
-    def _compile(self):
+    def _set_objective(self, kind: str) -> None:
+        self._kind, self._flops = kind, self.setup.step_flops(kind=kind)
+
+    def _begin_phase(self, step: int):
+        """The compiled training step of the objective that step `step` is trained with."""
+        self._read()
+        self._set_objective(self.setup.kind_at(step))
+        self._progress.set_flops(self._flops, self._peak)
         began = time.monotonic()
-        with self._progress.stage('compiling the training step'):
+        with self._progress.stage(f'compiling the training step ({self._kind})'):
             abstract_batch = self.setup.abstract_batch(self.config.training.batch_size)
-            compiled = self.setup.train_step().lower(self.setup.abstract, abstract_batch).compile()
-        self.compile_seconds = time.monotonic() - began
+            compiled = self.setup.train_step(self._kind).lower(self.setup.abstract, abstract_batch).compile()
+        self._clock = time.monotonic()
+        self.compile_seconds += self._clock - began
+        self._logged = step, self.seconds
         return compiled
 
     def _after_step(self, step: int) -> None:
@@ -121,13 +137,17 @@ class Loop:
         return bool(every and step % every == 0) or bool(late)
 
     def _evaluate(self, step: int) -> None:
-        """Evaluates, and saves when this is the best so far, the last step, or a save is due anyway."""
+        """Evaluates, and saves when this is the best so far, the last step, or a save is due anyway.
+
+        The score is one of the objective that the run ends with, from the beginning on, so that scores compare.
+        """
         self._pause()
         self._evaluation = result = self.evaluate(self._progress.track)
         self._clock = time.monotonic()
-        tokens, score = step * self._tokens_per_step, result['bits_per_byte']
-        self._writer.write('evaluation', step, split='validation', tokens=tokens, seconds=self.seconds, **result)
-        self._progress.evaluated(bits_per_byte=score)
+        tokens, score = step * self._tokens_per_step, result[self._score]
+        about = {'objective': self._kind, 'split': 'validation', 'tokens': tokens, 'seconds': self.seconds}
+        self._writer.write('evaluation', step, score=self._score, **about, **result)
+        self._progress.evaluated(**{self._score: score})
         best = self._best is None or score < self._best
         self._best = score if best else self._best
         if best or step == self.config.training.steps or self._save_due(step):
@@ -136,7 +156,7 @@ class Loop:
     def _save(self, step: int, score: float | None = None) -> None:
         self._pause()
         metadata = self._metadata | {'seconds': self.seconds, 'predicted': self.predicted, 'best': self._best}
-        self._checkpoints.save(step, self.state.params, rest_of(self.state), metadata, score)
+        self._checkpoints.save(step, self.evaluation_params(), rest_of(self.state), metadata, score)
         self._since_save = self._clock = time.monotonic()
 
     def _pause(self) -> None:
@@ -166,6 +186,7 @@ class Loop:
         self._writer.write(
             'train',
             step,
+            objective=self._kind,
             tokens=step * self._tokens_per_step,
             predicted=self.predicted,
             seconds=self.seconds,
@@ -178,8 +199,8 @@ class Loop:
 
     def _show_last_evaluation(self) -> None:
         last = self._writer.history.last_evaluation
-        if last is not None:
-            self._progress.evaluated(bits_per_byte=last['bits_per_byte'])
+        if last is not None and self._score in last:
+            self._progress.evaluated(**{self._score: last[self._score]})
 
     def _not_finite(self, step: int, metrics: dict[str, float]) -> UserError:
         self._checkpoints.wait()
@@ -193,26 +214,25 @@ class Loop:
 
 
 def check_same_text(saved: dict, present: dict) -> None:
-    """Refuses a checkpoint of a corpus or tokenizer whose contents have changed since."""
-    if saved['data'] != present['data']:
+    """Refuses a checkpoint of a corpus or tokenizer whose contents have changed since; imported ones have none."""
+    if saved['data'] is not None and saved['data'] != present['data']:
         raise UserError(
             'the checkpoint was trained on other text or with another tokenizer than what is prepared now '
             f'(fingerprint {saved["data"]}, now {present["data"]}); restore the source, or use a new --workdir'
         )
 
 
-def rest_of(state: State) -> dict:
-    """Everything of a state but its parameters, as checkpoints keep it."""
-    return {'step': state.step, 'opt_state': state.opt_state, 'key': state.key}
+def evaluate_rows(setup, evaluations, params, rows: Rows, byte_lengths, num_rows: int, track) -> dict[str, float]:
+    """What `Setup.evaluations` measures of `rows`, or of `num_rows` evenly spaced ones.
 
-
-def evaluate_rows(setup: Setup, step, params, rows: Rows, byte_lengths, num_rows: int, track) -> dict[str, float]:
-    """The likelihood of `rows`, or of `num_rows` evenly spaced ones; `track` draws a bar around the batches."""
+    Args:
+      track: draws a bar around the batches.
+    """
     batch_size = setup.config.evaluation.batch_size
     batches = evaluation_batches(rows, batch_size, local_rows(batch_size), num_rows)
     count = -(-(num_rows or len(rows)) // batch_size)
     return evaluate(
-        step,
+        evaluations,
         params,
         track(batches, 'evaluating', count),
         lambda batch: place_batch(batch, setup.mesh),

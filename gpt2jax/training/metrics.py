@@ -1,9 +1,10 @@
 """What a run measures, line by line: metrics.jsonl, with a mirror for TensorBoard.
 
 One JSON object a line. A training line has step, tokens, predicted, seconds, loss, learning_rate,
-gradient_norm, tokens_per_second and mfu; an evaluation line has step, tokens, seconds, split,
-nats_per_token, bits_per_byte, perplexity, predicted and bytes. `seconds` and `tokens` count from the first
-step of the run, over all restarts.
+gradient_norm, tokens_per_second and mfu; an evaluation line has step, tokens, seconds, split, the figures of
+gpt2jax.evaluation.measures and `score`, the name of the one that decides which checkpoint is the best. Both have
+`objective`, which the step was trained with. `seconds`, `tokens` and the `predicted` of training count from the first
+step of the run, over all restarts; the `predicted` of an evaluation is that of the split.
 """
 
 import json

@@ -90,7 +90,7 @@ class Progress:
         self._total = total_steps
         self._step = start_step
         self._tokens_per_step = tokens_per_step
-        self._flops = flops_per_step / peak_flops if flops_per_step and peak_flops else None
+        self.set_flops(flops_per_step, peak_flops)
         self._board = Board(console, clock)
         self._pace = _Pace(clock)
         self._clock = clock
@@ -133,6 +133,10 @@ class Progress:
         self._tokens_per_second, self._mfu = tokens_per_second, mfu
         self._board.tick(self, now=step >= self._total and self._said != step)
         self._said = step if step >= self._total else None
+
+    def set_flops(self, flops_per_step: float | None, peak_flops: float | None) -> None:
+        """What a step costs from here on: an objective that takes over may predict more or fewer tokens."""
+        self._flops = flops_per_step / peak_flops if flops_per_step and peak_flops else None
 
     def evaluated(self, **figures: float) -> None:
         """Shows the result of an evaluation under its own name: `evaluated(bits_per_byte=1.92)`."""

@@ -2,16 +2,18 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax.sharding import Mesh, NamedSharding
 
+from gpt2jax.data.rows import batch_shapes
+from gpt2jax.evaluation.measures import Measure, make_measures
 from gpt2jax.hardware import peak_flops
 from gpt2jax.models import make_model
 from gpt2jax.models.cost import row_flops
-from gpt2jax.objectives import make_objective
-from gpt2jax.optimizers import make_optimizer, make_schedule
+from gpt2jax.objectives import Objective, kind_at, make_objective
+from gpt2jax.optimizers import check_groups, make_optimizer, make_schedule
 from gpt2jax.sharding import ROWS, make_mesh, shardings
 from gpt2jax.training.state import State, abstract_state, initial_state, make_init
 from gpt2jax.training.step import make_evaluation_step, make_train_step
@@ -26,18 +28,24 @@ class Setup:
 
     @classmethod
     def from_config(cls, config) -> 'Setup':
-        """Raises UserError when the devices cannot take the config's mesh or batch."""
-        return cls(config, make_mesh(config))
+        """Raises UserError when the devices cannot take the config's mesh or batch, or a group has no parameter."""
+        setup = cls(config, make_mesh(config))
+        if config.optimizer.groups:
+            check_groups(config.optimizer.groups, setup.abstract.params)
+        return setup
 
     @functools.cached_property
     def model(self):
         """Pure functions: init, apply, head, init_carry."""
         return make_model(self.config.model)
 
-    @functools.cached_property
-    def objective(self):
-        """Rows -> Example."""
-        return make_objective(self.config.objective)
+    def objective(self, kind: str | None = None) -> Objective:
+        """Rows -> Example; `kind` is another one than the config's, for a run that switches."""
+        return make_objective(self.config, kind)
+
+    def kind_at(self, step: int) -> str:
+        """The kind of objective that step `step`, from 0, is trained with."""
+        return kind_at(self.config, step)
 
     @functools.cached_property
     def abstract(self) -> State:
@@ -46,7 +54,7 @@ class Setup:
 
     @functools.cached_property
     def _optimizer(self):
-        return make_optimizer(self.config.optimizer, self.config.training.steps)
+        return make_optimizer(self.config)
 
     @functools.cached_property
     def _init(self):
@@ -56,30 +64,34 @@ class Setup:
         """The state of step 0, on its devices."""
         return initial_state(self._init, self.mesh)
 
-    def train_step(self):
-        """(state, batch) -> (state, metrics), jitted; the state is donated."""
-        config = self.config
-        schedule = make_schedule(config.optimizer, config.training.steps)
-        accumulation = config.training.accumulation
+    def with_params(self, state: State, params) -> State:
+        """A state of step 0 with other parameters than the seed's; averages of them begin there as well."""
+        begin = jax.jit(self._optimizer.init, out_shardings=shardings(self.abstract.opt_state))
+        return state.replace(params=params, opt_state=begin(params))
+
+    def train_step(self, kind: str | None = None):
+        """(state, batch) -> (state, metrics), jitted; the state is donated. `kind` is as in `objective`."""
+        config, steps, accumulation = self.config, self.config.training.steps, self.config.training.accumulation
+        schedule = make_schedule(config.optimizer, steps)
         step = make_train_step(
-            self.model, self.objective, self._optimizer, schedule, config.loss, accumulation, self.mesh
+            self.model, self.objective(kind), self._optimizer, schedule, config.loss, steps, accumulation, self.mesh
         )
         return jax.jit(step, donate_argnums=0, out_shardings=(shardings(self.abstract), None))
 
-    def evaluation_step(self):
-        """(params, batch) -> (nats_BL, weights_BL, targets_BL), jitted."""
-        return jax.jit(make_evaluation_step(self.model, self.objective, self.config.loss))
+    def evaluations(self, lossless: bool) -> list[tuple[Measure, Callable]]:
+        """What is measured of the run's model, and the jitted step for each; `lossless` is the tokenizer's."""
+        measures, loss = make_measures(self.config, lossless), self.config.loss
+        return [(m, jax.jit(make_evaluation_step(self.model, m.objective, loss, m.accuracy))) for m in measures]
 
     def abstract_batch(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """A batch as gpt2jax.data.rows makes it and gpt2jax.sharding places it."""
-        rows, sharding = (batch_size, self.config.data.length + 1), NamedSharding(self.mesh, ROWS)
-        shapes = {'tokens': rows, 'segment': rows, 'row': (batch_size,)}
-        return {name: jax.ShapeDtypeStruct(shape, jnp.int32, sharding=sharding) for name, shape in shapes.items()}
+        shapes, sharding = batch_shapes(batch_size, self.config.data.length), NamedSharding(self.mesh, ROWS)
+        return {name: jax.ShapeDtypeStruct(*shape, sharding=sharding) for name, shape in shapes.items()}
 
-    def step_flops(self, convention: str = 'full map') -> float:
-        """FLOPs of the matrix products of one training step (gpt2jax.models.cost)."""
+    def step_flops(self, convention: str = 'full map', kind: str | None = None) -> float:
+        """FLOPs of the matrix products of one training step (gpt2jax.models.cost). `kind` is as in `objective`."""
         length = self.config.data.length
-        row = row_flops(self.config.model, length, self.objective.num_predictions(length))
+        row = row_flops(self.config.model, length, self.objective(kind).num_predictions(length))
         return self.config.training.batch_size * row.training(convention)
 
     def peak_flops(self) -> float | None:

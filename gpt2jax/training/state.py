@@ -5,6 +5,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
+from gpt2jax.optimizers import averaging_state
 from gpt2jax.sharding import shard, shardings
 
 
@@ -12,7 +13,7 @@ from gpt2jax.sharding import shard, shardings
 class State:
     """Attributes:
     step: int32, steps done.
-    params: float32 parameters.
+    params: float32 parameters, those that are trained (gpt2jax.optimizers.evaluation_params are read).
     opt_state: the optimizer's.
     carry: what a recurrent model hands to its next batch; None otherwise.
     key: uint32 key data, the root of the randomness of all steps.
@@ -50,3 +51,18 @@ def abstract_state(init, mesh) -> State:
 def initial_state(init, mesh) -> State:
     """The state, made in place on the devices that hold it."""
     return jax.jit(init, out_shardings=shardings(abstract_state(init, mesh)))()
+
+
+def rest_of(state: State) -> dict:
+    """Everything of a state that a checkpoint keeps beside the parameters to evaluate and sample by.
+
+    Where these are an average, the parameters that are trained belong to it.
+    """
+    rest = {'step': state.step, 'opt_state': state.opt_state, 'key': state.key}
+    return rest if averaging_state(state.opt_state) is None else rest | {'trained': state.params}
+
+
+def state_from(params, rest: dict) -> State:
+    """The state of a checkpoint's two trees."""
+    trained = rest.get('trained', params)
+    return State(step=rest['step'], params=trained, opt_state=rest['opt_state'], carry=None, key=rest['key'])

@@ -9,21 +9,22 @@ import optax
 from jax.flatten_util import ravel_pytree
 from jax.sharding import Mesh, PartitionSpec
 
-from gpt2jax.losses import all_token_nats, cross_entropy
+from gpt2jax.losses import all_token_hits, all_token_nats, cross_entropy, gather_predicted
 from gpt2jax.sharding import ROWS
 from gpt2jax.training.state import State
 
 
 def make_loss(model, objective, loss):
-    """(params, batch, key) -> (loss, (nats, weight)), all summed over the batch.
+    """(params, batch, key, progress) -> (loss, (nats, weight)), all summed over the batch.
 
     Args:
+      objective: of gpt2jax.objectives.
       loss: `config.loss`.
     """
 
-    def summed_loss(params, batch, key):
+    def summed_loss(params, batch, key, progress):
         objective_key, dropout_key = jax.random.split(key)
-        example = objective(batch, objective_key)
+        example = objective(batch, objective_key, progress)
         hidden_BLD, _ = model.apply(params, example, dropout_key=dropout_key)
         head_params, logits_fn = model.head(params)
         total, nats = cross_entropy(
@@ -41,11 +42,12 @@ def make_loss(model, objective, loss):
     return summed_loss
 
 
-def make_train_step(model, objective, optimizer, schedule, loss, accumulation: int, mesh: Mesh):
+def make_train_step(model, objective, optimizer, schedule, loss, steps: int, accumulation: int, mesh: Mesh):
     """(state, batch) -> (state, metrics).
 
     Args:
       loss: `config.loss`.
+      steps: of the whole run, which the objective's progress is measured by.
       accumulation: microbatches that the batch is cut into. Gradients are those of the summed loss, divided once by
         the weight of the whole batch, so the cut changes nothing but the memory.
       mesh: with copies of the model alone (no fsdp) every device works on its own rows, and gradients are summed once.
@@ -56,15 +58,15 @@ def make_train_step(model, objective, optimizer, schedule, loss, accumulation: i
 
     gradient = jax.grad(make_loss(model, objective, loss), has_aux=True)
 
-    def accumulate(params, batch, key):
+    def accumulate(params, batch, key, progress):
         if accumulation == 1:
-            return gradient(params, batch, key)
+            return gradient(params, batch, key, progress)
         # Rows are dealt out (row i goes to microbatch i mod A), so that every microbatch lies on all devices.
         parts = jax.tree.map(lambda a: a.reshape(-1, accumulation, *a.shape[1:]).swapaxes(0, 1), batch)
         zeros = jax.tree.map(jnp.zeros_like, params), (jnp.zeros(()), jnp.zeros(()))
 
         def add(total, part):
-            return jax.tree.map(jnp.add, total, gradient(params, part, key)), None
+            return jax.tree.map(jnp.add, total, gradient(params, part, key, progress)), None
 
         return jax.lax.scan(add, zeros, parts)[0]
 
@@ -72,11 +74,13 @@ def make_train_step(model, objective, optimizer, schedule, loss, accumulation: i
 
     def train_step(state: State, batch):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
-        gradients, (nats, weight) = summed(state.params, batch, key)
-        gradients = jax.tree.map(lambda g: g / weight, gradients)
+        progress = state.step.astype(jnp.float32) / steps
+        gradients, (nats, weight) = summed(state.params, batch, key, progress)
+        divisor = jnp.maximum(weight, 1)  # a batch without predictions has no gradient, rather than an undefined one
+        gradients = jax.tree.map(lambda g: g / divisor, gradients)
         updates, opt_state = optimizer.update(gradients, state.opt_state, state.params)
         metrics = {
-            'loss': nats / weight,
+            'loss': nats / divisor,
             'gradient_norm': optax.global_norm(gradients),
             'learning_rate': schedule(state.step),
             'predicted': weight,
@@ -88,28 +92,42 @@ def make_train_step(model, objective, optimizer, schedule, loss, accumulation: i
 
 
 def sum_over_replicas(function, mesh: Mesh):
-    """Runs `function(params, batch, key)` on every device's own rows and sums what it returns over the devices.
+    """Runs `function(params, batch, *rest)` on every device's own rows and sums what it returns over the devices.
 
     The sum is one all-reduce of one vector a step, after the last microbatch: left to the compiler it becomes one for
     each parameter in each microbatch.
     """
 
-    def local(params, batch, key):
-        vector, unravel = ravel_pytree(function(params, batch, key))
+    def local(params, batch, *rest):
+        vector, unravel = ravel_pytree(function(params, batch, *rest))
         return unravel(jax.lax.psum(vector, mesh.axis_names))
 
-    specs = PartitionSpec(), ROWS, PartitionSpec()
+    specs = PartitionSpec(), ROWS, PartitionSpec(), PartitionSpec()
     return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
 
 
-def make_evaluation_step(model, objective, loss):
-    """(params, batch) -> (nats_BL, weights_BL, targets_BL): the cross-entropy of each token, dropout off."""
+def make_evaluation_step(model, objective, loss, accuracy: bool = False):
+    """(params, batch) -> {'nats', 'weights', 'targets'}, [B, P] each, of the P tokens of a row that may be predicted.
+
+    Dropout is off, and what the objective draws for a row depends on the row's number in its split alone.
+
+    Args:
+      loss: `config.loss`.
+      accuracy: also 'hits', whether a token has the highest logit.
+    """
 
     def evaluation_step(params, batch):
-        example = objective(batch, jax.random.key(0))
+        example = objective(batch, jax.random.key(0), 1.0)
         hidden_BLD, _ = model.apply(params, example)
+        predictions = objective.num_predictions(hidden_BLD.shape[1])
+        hidden_BPD, *rest = gather_predicted(hidden_BLD, example.targets, example.weights, predictions)
+        targets_BP, weights_BP = rest
+        result = {'weights': weights_BP, 'targets': targets_BP}
         head_params, logits_fn = model.head(params)
-        nats_BL = all_token_nats(logits_fn, head_params, hidden_BLD, example.targets, chunk_tokens=loss.chunk_tokens)
-        return nats_BL, example.weights, example.targets
+        arguments = logits_fn, head_params, hidden_BPD, targets_BP
+        if not accuracy:
+            return result | {'nats': all_token_nats(*arguments, chunk_tokens=loss.chunk_tokens)}
+        nats_BP, hits_BP = all_token_hits(*arguments, chunk_tokens=loss.chunk_tokens)
+        return result | {'nats': nats_BP, 'hits': hits_BP}
 
     return evaluation_step

@@ -134,6 +134,12 @@ class Workdir:
             raise UserError(f'{path} holds no config (a JSON object): it was damaged or edited; restore or delete it')
         return config
 
+    def imported(self) -> dict[str, Any] | None:
+        """What run.json says of the weights that were imported into this folder; None for a run that was trained."""
+        if not (self.path / 'run.json').exists():
+            return None
+        return self.read_json('run.json').get('imported')
+
     def _create(self) -> None:
         try:
             self.path.mkdir(parents=True, exist_ok=True)

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from helpers import silent
 
-from gpt2jax.data import Tokenizer, prepare, tokenizers, tokens
+from gpt2jax.data import Tokenizer, cutting, prepare, tokenizers, tokens
 from gpt2jax.data.files import digest_sampled
 from gpt2jax.errors import UserError
 
@@ -242,7 +242,7 @@ def test_a_document_longer_than_a_batch_is_tokenized_as_if_whole(tmp_path, monke
     long = ' '.join(f'word{i}' for i in range(3000))
     (tmp_path / 'a.jsonl').write_text('\n'.join(json.dumps({'text': f'{long} {i}'}) for i in range(200)))
     monkeypatch.setattr(tokens, 'BATCH', 1000)
-    monkeypatch.setattr(tokenizers, 'CHUNK', 1000)
+    monkeypatch.setattr(cutting, 'CHUNK', 1000)
     prepared = prepare('text', str(tmp_path), 'text', 'gpt2', tmp_path / 'data', announce=silent)
     monkeypatch.undo()
     document = prepared.splits['test'].document(0)

@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import tiktoken
 
-from gpt2jax.data import Tokenizer, make_tokenizer, tokenizers, vocab_size_of
+from gpt2jax.data import Tokenizer, cutting, make_tokenizer, tokenizers, vocab_size_of
 from gpt2jax.errors import UserError
 
 NASTY = [
@@ -109,7 +109,7 @@ def test_a_text_longer_than_a_chunk_is_encoded_as_if_whole(gpt2, monkeypatch, ch
     generator = random.Random(chunk)
     words = ['a', 'the', "it's", '  ', ' ', '\n', '\n\n \n', '12345', '!?', '\u3000', '\x85', '\x1c', 'é日', ' ' * 1500]
     texts = [''.join(generator.choices(words, k=generator.randint(1, 80))) for _ in range(40)]
-    monkeypatch.setattr(tokenizers, 'CHUNK', chunk)
+    monkeypatch.setattr(cutting, 'CHUNK', chunk)
     for text, ids in zip(texts, gpt2.encode_batch(texts, threads=2), strict=True):
         assert ids.tolist() == whole.encode_ordinary(text)
         assert gpt2.encode(text).tolist() == whole.encode_ordinary(text)

@@ -396,7 +396,7 @@ def test_leftovers_of_a_kill_are_cleared_by_the_next_save_and_nothing_else(store
 def run_python(code, *arguments, devices=1, **options):
     environment = os.environ | {
         'JAX_PLATFORMS': 'cpu',
-        'XLA_FLAGS': f'--xla_force_host_platform_device_count={devices}',
+        'XLA_FLAGS': f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count={devices}',
         'PYTHONPATH': str(REPOSITORY),
     }
     command = [sys.executable, '-c', code, *map(str, arguments)]

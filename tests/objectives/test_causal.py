@@ -2,9 +2,7 @@
 
 import jax
 import numpy as np
-from helpers import causal_example, random_batch, tiny_config
-
-from gpt2jax.objectives import OBJECTIVES, Causal, make_objective
+from helpers import causal_example, example_of, random_batch
 
 
 def test_targets_are_the_next_tokens_and_padding_counts_nothing():
@@ -30,19 +28,7 @@ def test_the_order_is_the_index_so_that_later_tokens_are_hidden():
     np.testing.assert_array_equal(example.order, np.broadcast_to(np.arange(9), (2, 9)))
 
 
-def test_every_field_is_of_one_row_each():
-    example = causal_example(3, 10)
-    for name in ('inputs', 'targets', 'weights', 'order', 'segment', 'position'):
-        assert getattr(example, name).shape == (3, 10), name
-    np.testing.assert_array_equal(example.row, np.arange(3))
-
-
-def test_the_config_names_the_objective():
-    assert isinstance(make_objective(tiny_config().objective), Causal)
-    assert all(hasattr(kind, 'num_predictions') for kind in OBJECTIVES.values())
-
-
 def test_no_key_changes_a_causal_example():
     batch = random_batch(2, 8)
-    first, second = (Causal()(batch, jax.random.key(seed)) for seed in (0, 1))
+    first, second = (example_of('causal', batch, seed) for seed in (0, 1))
     assert all(np.array_equal(a, b) for a, b in zip(jax.tree.leaves(first), jax.tree.leaves(second), strict=True))

@@ -1,6 +1,5 @@
-"""Optimizers and schedules: a name -> an optax transformation. A new one is one function and its name below."""
+"""Learning-rate schedules by name. A new one is one function and its name in SCHEDULES."""
 
-import jax
 import optax
 
 
@@ -44,38 +43,3 @@ def make_schedule(optimizer, steps: int) -> optax.Schedule:
     peak, warmup = optimizer.learning_rate, optimizer.warmup_steps
     rise = optax.linear_schedule(peak / warmup, peak, warmup - 1) if warmup > 1 else optax.constant_schedule(peak)
     return optax.join_schedules([rise, after], [warmup])
-
-
-def path_name(path) -> str:
-    """A parameter's path in a tree as 'blocks/attention/query/kernel'."""
-    return jax.tree_util.keystr(path, simple=True, separator='/')
-
-
-def decayed(params):
-    """True on matrices and token embeddings: what weight decay acts on, by parameter path."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: path_name(path).endswith(('/kernel', 'embedding/token')), params
-    )
-
-
-def adamw(optimizer, schedule: optax.Schedule) -> optax.GradientTransformation:
-    """Loshchilov & Hutter 2019."""
-    return optax.adamw(
-        schedule,
-        b1=optimizer.b1,
-        b2=optimizer.b2,
-        eps=optimizer.epsilon,
-        weight_decay=optimizer.weight_decay,
-        mask=decayed,
-    )
-
-
-OPTIMIZERS = {'adamw': adamw}
-
-
-def make_optimizer(optimizer, steps: int) -> optax.GradientTransformation:
-    """Clipping by global norm, then the optimizer that `config.optimizer` names, on its schedule."""
-    update = OPTIMIZERS[optimizer.kind](optimizer, make_schedule(optimizer, steps))
-    if not optimizer.clip_norm:
-        return update
-    return optax.chain(optax.clip_by_global_norm(optimizer.clip_norm), update)

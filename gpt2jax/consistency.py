@@ -1,0 +1,170 @@
+"""What values of a config must fit each other: `check_together`, a section at a time."""
+
+from ml_collections import ConfigDict
+
+from gpt2jax.data import vocabulary_of
+from gpt2jax.data.corpora import CORPORA
+from gpt2jax.errors import UserError, unknown
+from gpt2jax.models.embedding import padded_vocab
+from gpt2jax.objectives import OBJECTIVES, phases
+from gpt2jax.optimizers import parse_groups
+
+
+def check_together(config: ConfigDict) -> None:
+    """Values that must fit each other; `config` is filled in."""
+    check_attention(config.model, config.data.length)
+    check_position(config.model)
+    check_parametrization(config.model)
+    check_vocabulary(config)
+    training = config.training
+    if training.batch_size % training.accumulation:
+        raise UserError(
+            f'config.training.batch_size = {training.batch_size} is not a multiple of '
+            f'config.training.accumulation = {training.accumulation}'
+        )
+    check_mesh(config)
+    check_schedule(config)
+    check_objective(config)
+    check_optimizer(config.optimizer)
+    check_corpus(config.data)
+
+
+def check_attention(model: ConfigDict, length: int) -> None:
+    """Heads must divide the width, the table must hold all positions, and the kernel must know what is asked of it."""
+    heads, kv_heads = model.attention.num_heads, model.attention.num_kv_heads
+    if model.width % heads:
+        raise UserError(
+            f'config.model.width = {model.width} is not a multiple of config.model.attention.num_heads = {heads}; '
+            f'widths that work: {model.width // heads * heads}, {(model.width // heads + 1) * heads}'
+        )
+    if heads % kv_heads:
+        raise UserError(f'config.model.attention.num_heads = {heads} is not a multiple of num_kv_heads = {kv_heads}')
+    if model.position.kind == 'learned' and length > model.position.max_length:
+        raise UserError(
+            f'config.data.length = {length} is beyond the position table, '
+            f'config.model.position.max_length = {model.position.max_length}'
+        )
+    for key, what in (('dropout', 'drop attention weights'), ('softcap', 'cap the scores')):
+        if model.attention.kernel == 'fused' and model.attention[key]:
+            raise UserError(
+                f'config.model.attention.{key} = {model.attention[key]}: the fused kernel cannot {what}; set it to 0, '
+                "or config.model.attention.kernel to 'einsum' or 'auto'"
+            )
+
+
+def check_vocabulary(config: ConfigDict) -> None:
+    """Every id that is predicted needs a logit; special ids that are only read may stand in the table's padding."""
+    model, vocabulary = config.model, vocabulary_of(config.data.tokenizer)
+    predicted = [vocabulary.ordinary - 1, vocabulary.end_of_text]
+    if any(kind == 'span_corruption' for _, kind in phases(config)):
+        predicted.append(vocabulary.sep)
+    if max(predicted) >= model.vocab_size:
+        raise UserError(
+            f'config.model.vocab_size = {model.vocab_size}: the tokenizer {config.data.tokenizer} has '
+            f'{vocabulary.size} ids, of which {max(predicted)} is the highest that is predicted'
+        )
+    if vocabulary.size > padded_vocab(model):
+        raise UserError(
+            f'config.model.vocab_size = {model.vocab_size}: the tokenizer {config.data.tokenizer} has '
+            f'{vocabulary.size} ids, but the embedding {padded_vocab(model)} rows; a larger '
+            f'config.model.vocab_multiple than {model.vocab_multiple} gives special tokens a row'
+        )
+
+
+def check_position(model: ConfigDict) -> None:
+    """What the position encodings need of the sizes."""
+    position, head_width = model.position, model.width // model.attention.num_heads
+    if position.kind == 'rotary' and (head_width % 2 or head_width < 4):
+        raise UserError(
+            f'config.model.width / attention.num_heads = {head_width}: rotary positions turn pairs of numbers of a '
+            'head, which must be even and at least 4 wide'
+        )
+    if position.kind == 't5' and (position.buckets % 4 or not 4 <= position.buckets < 4 * position.max_distance):
+        raise UserError(
+            f'config.model.position.buckets = {position.buckets}: must be a multiple of 4, and a quarter of it below '
+            f'config.model.position.max_distance = {position.max_distance}'
+        )
+
+
+def check_objective(config: ConfigDict) -> None:
+    """The shares of hidden tokens must leave room for each other, and the objectives of a switch must be known."""
+    objective = config.objective
+    if objective.mask_share + objective.random_share > 1 + 1e-9:
+        raise UserError(
+            f'config.objective.mask_share = {objective.mask_share} and config.objective.random_share = '
+            f'{objective.random_share} are shares of the same tokens: their sum must be at most 1'
+        )
+    for _, kind in phases(config):
+        if kind not in OBJECTIVES:
+            raise unknown('objective.switch', kind, OBJECTIVES)
+
+
+def check_schedule(config: ConfigDict) -> None:
+    """Warmup and decay must fit into the run."""
+    optimizer, steps = config.optimizer, config.training.steps
+    if optimizer.warmup_steps >= steps:
+        raise UserError(
+            f'config.optimizer.warmup_steps = {optimizer.warmup_steps} leaves nothing of '
+            f'config.training.steps = {steps}'
+        )
+    left = steps - optimizer.warmup_steps
+    if optimizer.schedule == 'wsd' and optimizer.decay_steps > left:
+        raise UserError(
+            f'config.optimizer.decay_steps = {optimizer.decay_steps} does not fit into the {left} steps that '
+            f'config.optimizer.warmup_steps = {optimizer.warmup_steps} leaves of config.training.steps = {steps}'
+        )
+
+
+def check_optimizer(optimizer: ConfigDict) -> None:
+    """Groups must be readable, and schedule_free decides about its own schedule and average."""
+    parse_groups(optimizer.groups)
+    if optimizer.kind != 'schedule_free':
+        return
+    if optimizer.schedule != 'constant':
+        raise UserError(
+            f'config.optimizer.schedule = {optimizer.schedule!r}: schedule_free takes the place of a decay by '
+            'averaging its iterates; set config.optimizer.schedule=constant, warmup_steps stays'
+        )
+    if not optimizer.b1 > 0:
+        raise UserError(
+            f'config.optimizer.b1 = {optimizer.b1}: schedule_free trains between its iterates and their average, with '
+            'the share b1 of the average, which must be above 0 (0.9 is usual)'
+        )
+    if optimizer.average:
+        raise UserError(
+            f'config.optimizer.average = {optimizer.average}: schedule_free has an average of its own, which is '
+            'evaluated; set config.optimizer.average=0'
+        )
+
+
+def check_parametrization(model: ConfigDict) -> None:
+    """muP's rules are for a head as wide as the model, whose sum grows with it."""
+    if model.parametrization.kind == 'mup' and model.embedding.width != model.width:
+        raise UserError(
+            f'config.model.embedding.width = {model.embedding.width}: under config.model.parametrization.kind = '
+            f"'mup' it must be config.model.width = {model.width} (or 0)"
+        )
+
+
+def check_corpus(data: ConfigDict) -> None:
+    """The corpus must be known; whether its text is there is seen when it is prepared."""
+    if data.corpus not in CORPORA and not data.corpus.startswith('tfds:'):
+        raise unknown('data.corpus', data.corpus, [*CORPORA, 'tfds:NAME'])
+    if data.corpus == 'text' and not data.path:
+        raise UserError("config.data.path = '': corpus 'text' needs a file or a folder, --config.data.path=PATH")
+
+
+def check_mesh(config: ConfigDict) -> None:
+    """The part of each batch that a device gets must be a whole number of rows."""
+    microbatch = config.training.batch_size // config.training.accumulation
+    devices = max(config.sharding.data, 1) * config.sharding.fsdp
+    if microbatch % devices:
+        raise UserError(
+            f'a microbatch of {microbatch} rows (config.training.batch_size / accumulation) cannot be divided over '
+            f'{devices} devices (config.sharding.data x fsdp)'
+        )
+    if config.evaluation.batch_size % devices:
+        raise UserError(
+            f'config.evaluation.batch_size = {config.evaluation.batch_size} cannot be divided over {devices} devices '
+            '(config.sharding.data x fsdp)'
+        )
