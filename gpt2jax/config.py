@@ -156,6 +156,7 @@ def default_config() -> ConfigDict:
     config.sharding = sharding = ConfigDict()
     sharding.data = -1  # devices that hold copies of the model; -1: all that are left
     sharding.fsdp = 1  # devices that share one copy of parameters and optimizer state
+    sharding.tensor = 1  # devices that share the work of each layer: heads, feed-forward and vocabulary are cut
     sharding.cpu_devices = 0  # devices the CPU is split into; 0: one a core, as far as they divide the batch
 
     config.runtime = runtime = ConfigDict()

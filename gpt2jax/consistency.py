@@ -155,7 +155,13 @@ def check_corpus(data: ConfigDict) -> None:
 
 
 def check_mesh(config: ConfigDict) -> None:
-    """The part of each batch that a device gets must be a whole number of rows."""
+    """The part of each batch that a device gets must be a whole number of rows, and of heads."""
+    tensor, kv_heads = config.sharding.tensor, config.model.attention.num_kv_heads
+    if kv_heads % tensor:
+        raise UserError(
+            f'config.sharding.tensor = {tensor} does not divide the heads of keys and values, '
+            f'config.model.attention.num_kv_heads = {kv_heads}'
+        )
     microbatch = config.training.batch_size // config.training.accumulation
     devices = max(config.sharding.data, 1) * config.sharding.fsdp
     if microbatch % devices:

@@ -1,7 +1,8 @@
 """Where arrays live: a mesh of devices, and a table of parameter paths. The models know nothing of it.
 
-Mesh axes: `data` holds copies of the model (across slices), `fsdp` cuts one copy of parameters and optimizer state
-into parts. Every device gets its own rows of the batch.
+Mesh axes: `data` holds copies of the model (across slices); `fsdp` cuts one copy of parameters and optimizer state into
+parts, which are gathered where they are used; `tensor` cuts the work of each layer: heads, feed-forward and vocabulary
+(Shoeybi et al. 2019, section 3). Rows of the batch are cut over `data` and `fsdp`.
 """
 
 import math
@@ -15,17 +16,18 @@ from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 from gpt2jax.errors import UserError
 from gpt2jax.optimizers import path_name
 
-# First match wins. A dimension that the axis does not divide stays whole.
+# First match wins. A dimension that the axes do not divide stays whole. Kernels are [out, in].
 RULES = (
-    (r'embedding/token$|head/kernel$', PartitionSpec('fsdp', None)),
+    (r'embedding/token$|head/kernel$', PartitionSpec(('tensor', 'fsdp'), None)),
     (r'embedding/position', PartitionSpec(None, 'fsdp')),
-    (r'attention/out/kernel$', PartitionSpec('fsdp', None)),
-    (r'feedforward/contract/kernel$', PartitionSpec('fsdp', None)),
-    (r'blocks/.*/kernel$', PartitionSpec(None, 'fsdp')),
+    (r'attention/out/kernel$|feedforward/contract/kernel$', PartitionSpec('fsdp', 'tensor')),
+    (r'attention/(query|key|value)/kernel$|feedforward/(expand|gate)/kernel$', PartitionSpec('tensor', 'fsdp')),
+    (r'attention/(query|key|value)/bias$|feedforward/(expand|gate)/bias$', PartitionSpec('tensor')),
     (r'.*', PartitionSpec()),
 )
 
-ROWS = PartitionSpec(('data', 'fsdp'))  # how a batch is cut
+AXES = ('data', 'fsdp', 'tensor')
+ROWS = PartitionSpec(('data', 'fsdp'))  # how a batch is cut, and the activations between two blocks
 
 
 def start_devices(config) -> None:
@@ -40,12 +42,11 @@ def start_devices(config) -> None:
     if not count:
         microbatch = config.training.batch_size // config.training.accumulation
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        wanted = max(config.sharding.data, 1) * config.sharding.fsdp
-        cores = max(cores, wanted)
-        if config.sharding.data != -1:
-            cores = wanted
+        tensor, fsdp = config.sharding.tensor, config.sharding.fsdp
+        least = max(config.sharding.data, 1) * fsdp * tensor
+        most = max(cores, least) if config.sharding.data == -1 else least
         rows = math.gcd(microbatch, config.evaluation.batch_size)
-        count = max(n for n in range(1, cores + 1) if rows % n == 0 and n % config.sharding.fsdp == 0)
+        count = max(n for n in range(least, most + 1, fsdp * tensor) if rows % (n // tensor) == 0)
     if jax.config.jax_num_cpu_devices != count:
         try:
             jax.config.update('jax_num_cpu_devices', count)
@@ -67,26 +68,33 @@ def make_mesh(config) -> Mesh:
       UserError: when the axes cannot take exactly the devices, or the devices cannot divide the batch.
     """
     count = jax.device_count()
-    data, fsdp = config.sharding.data, config.sharding.fsdp
+    data, fsdp, tensor = (config.sharding[axis] for axis in AXES)
     if data == -1:
-        data = count // fsdp
-    if data * fsdp != count:
-        legal = ', '.join(f'{count // n} x {n}' for n in range(1, count + 1) if count % n == 0)
+        data = count // (fsdp * tensor)
+    if data * fsdp * tensor != count:
+        fits = [
+            f'{count // (f * t)} x {f} x {t}'
+            for t in range(1, count + 1)
+            for f in range(1, count + 1)
+            if count % (f * t) == 0 and config.model.attention.num_kv_heads % t == 0
+        ]
         raise UserError(
-            f'config.sharding.data x fsdp = {config.sharding.data} x {fsdp} does not fit {count} devices; '
-            f'what fits: {legal}'
+            f'config.sharding.data x fsdp x tensor = {config.sharding.data} x {fsdp} x {tensor} does not fit {count} '
+            f'devices; what fits: {", ".join(fits)}'
         )
+    parts = data * fsdp
     microbatch = config.training.batch_size // config.training.accumulation
-    if microbatch % count:
+    if microbatch % parts:
         raise UserError(
             f'a microbatch of {microbatch} rows (config.training.batch_size / accumulation) cannot be divided over '
-            f'{count} devices'
+            f'{parts} devices (data x fsdp)'
         )
-    if config.evaluation.batch_size % count:
+    if config.evaluation.batch_size % parts:
         raise UserError(
-            f'config.evaluation.batch_size = {config.evaluation.batch_size} cannot be divided over {count} devices'
+            f'config.evaluation.batch_size = {config.evaluation.batch_size} cannot be divided over {parts} devices '
+            '(data x fsdp)'
         )
-    return jax.make_mesh((data, fsdp), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
+    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -94,8 +102,22 @@ def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
     spec = next(spec for pattern, spec in RULES if re.search(pattern, path))
     if len(spec) > len(shape):
         return PartitionSpec()
-    fits = (axis if axis and size % mesh.shape[axis] == 0 else None for axis, size in zip(spec, shape, strict=False))
+
+    def parts(axes) -> int:
+        return math.prod(mesh.shape[axis] for axis in (axes if isinstance(axes, tuple) else (axes,)))
+
+    fits = (axes if axes and size % parts(axes) == 0 else None for axes, size in zip(spec, shape, strict=False))
     return PartitionSpec(*fits)
+
+
+def constrain_rows(mesh: Mesh):
+    """What keeps activations [B, ...] cut by rows alone between two blocks; None where every device has its own rows.
+
+    There the step sees the rows of one device only (gpt2jax.training.step.sum_over_replicas).
+    """
+    if mesh.shape['fsdp'] == mesh.shape['tensor'] == 1:
+        return None
+    return lambda x: jax.lax.with_sharding_constraint(x, NamedSharding(mesh, ROWS))
 
 
 def shard(tree, mesh: Mesh):

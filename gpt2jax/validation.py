@@ -54,6 +54,7 @@ AT_LEAST_ONE = (
     'sampling.num_samples',
     'sampling.max_new_tokens',
     'sharding.fsdp',
+    'sharding.tensor',
 )
 
 AT_LEAST_ZERO = (

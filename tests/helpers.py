@@ -7,6 +7,7 @@ from jax.sharding import AxisType
 
 from gpt2jax.config import default_config, overlay
 from gpt2jax.objectives import make_objective
+from gpt2jax.sharding import AXES
 from gpt2jax.training.setup import Setup
 from gpt2jax.validation import resolve
 
@@ -68,7 +69,7 @@ def largest_difference(a, b) -> float:
 
 def one_device_setup(config) -> Setup:
     """The parts of a run on the first device, however many there are."""
-    mesh = jax.make_mesh((1, 1), ('data', 'fsdp'), devices=jax.devices()[:1], axis_types=(AxisType.Auto,) * 2)
+    mesh = jax.make_mesh((1, 1, 1), AXES, devices=jax.devices()[:1], axis_types=(AxisType.Auto,) * 3)
     return Setup(config, mesh)
 
 

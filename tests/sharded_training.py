@@ -2,10 +2,13 @@
 
 One JSON object: {name of the run: {'losses': [...], 'difference': largest difference of final parameters, and of
 those to evaluate, from the run on one device, 'spread': largest movement of a parameter, 'whole': the large matrices
-that were not cut}}. Runs of other optimizers and objectives are named 'KIND: MESH' and compared among themselves.
+that were not cut, 'gathered': sizes of the arrays that the step gathers}}. Runs of other optimizers and objectives are
+named 'KIND: MESH' and compared among themselves.
 """
 
 import json
+import math
+import re
 import sys
 
 import jax
@@ -21,6 +24,8 @@ RUNS = {
     'data 8': {'sharding__data': 8},
     'fsdp 8': {'sharding__fsdp': 8},
     'data 2 x fsdp 4, accumulation 2': {'sharding__data': 2, 'sharding__fsdp': 4, 'training__accumulation': 2},
+    'data 2 x tensor 4': {'sharding__tensor': 4},
+    'fsdp 2 x tensor 4, accumulation 2': {'sharding__fsdp': 2, 'sharding__tensor': 4, 'training__accumulation': 2},
 }
 # Those that look beyond single numbers: at whole matrices, at rows and columns. Adafactor has no epsilon (see below).
 OPTIMIZERS = {
@@ -56,13 +61,14 @@ def run_config(**changes):
 
 
 def train(setup: Setup):
-    """Losses, initial and final parameters on the host, and the final state on its devices."""
-    state, step, losses = setup.initial_state(), setup.train_step(), []
+    """Losses, initial and final parameters on the host, the final state on its devices, and the compiled step."""
+    step = setup.train_step().lower(setup.abstract, setup.abstract_batch(16)).compile()
+    state, losses = setup.initial_state(), []
     start = jax.device_get(read(state))
     for index in range(STEPS):
         state, metrics = step(state, place_batch(random_batch(16, 16, seed=index), setup.mesh))
         losses.append(float(metrics['loss']))
-    return losses, start, jax.device_get(read(state)), state
+    return losses, start, jax.device_get(read(state)), state, step
 
 
 def read(state):
@@ -80,6 +86,12 @@ def whole_matrices(state) -> list[str]:
     ]
 
 
+def gathered(step) -> list[int]:
+    """Sizes of the arrays that a compiled step gathers from all devices."""
+    shapes = re.findall(r'= \(?\w+\[([\d,]*)\][^=]*? all-gather(?:-start)?\(', step.as_text())
+    return [math.prod(map(int, shape.split(','))) for shape in shapes]
+
+
 def main() -> None:
     """Trains every run and prints the comparison."""
     assert jax.device_count() == 8
@@ -88,13 +100,14 @@ def main() -> None:
         config = run_config(**changes)
         alone = 'one device' in name
         setup = one_device_setup(config) if alone else Setup.from_config(config)
-        losses, start, final, state = train(setup)
+        losses, start, final, state, step = train(setup)
         reference = final if alone else reference
         results[name] = {
             'losses': losses,
             'difference': largest_difference(final, reference),
             'spread': largest_difference(final, start),
             'whole': whole_matrices(state),
+            'gathered': gathered(step),
             'devices': len(state.params['embedding']['token'].sharding.device_set),
         }
     json.dump(results, sys.stdout)

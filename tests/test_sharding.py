@@ -18,26 +18,27 @@ from gpt2jax import sharding
 from gpt2jax.errors import UserError
 from gpt2jax.models import make_model
 from gpt2jax.optimizers import OPTIMIZERS, make_optimizer, path_name
-from gpt2jax.sharding import RULES, bytes_per_device, local_rows, make_mesh, parameter_spec, shard
+from gpt2jax.sharding import AXES, RULES, bytes_per_device, local_rows, make_mesh, parameter_spec, shard
 from gpt2jax.training.state import make_init
 
-CUT_FIRST, CUT_SECOND = PartitionSpec('fsdp', None), PartitionSpec(None, 'fsdp')
-WHOLE = PartitionSpec()
+VOCABULARY = PartitionSpec(('tensor', 'fsdp'), None)
+INWARD, OUTWARD = PartitionSpec('tensor', 'fsdp'), PartitionSpec('fsdp', 'tensor')
+HEADS, WHOLE = PartitionSpec('tensor'), PartitionSpec()
 TABLE = {
-    'embedding/token': CUT_FIRST,
-    'embedding/position/embedding': CUT_SECOND,
-    'head/kernel': CUT_FIRST,
-    'blocks/*/attention/query/kernel': CUT_SECOND,
-    'blocks/*/attention/key/kernel': CUT_SECOND,
-    'blocks/*/attention/value/kernel': CUT_SECOND,
-    'blocks/*/attention/out/kernel': CUT_FIRST,
-    'blocks/*/feedforward/expand/kernel': CUT_SECOND,
-    'blocks/*/feedforward/contract/kernel': CUT_FIRST,
-    'blocks/*/attention/query/bias': WHOLE,
-    'blocks/*/attention/key/bias': WHOLE,
-    'blocks/*/attention/value/bias': WHOLE,
+    'embedding/token': VOCABULARY,
+    'embedding/position/embedding': PartitionSpec(None, 'fsdp'),
+    'head/kernel': VOCABULARY,
+    'blocks/*/attention/query/kernel': INWARD,
+    'blocks/*/attention/key/kernel': INWARD,
+    'blocks/*/attention/value/kernel': INWARD,
+    'blocks/*/attention/out/kernel': OUTWARD,
+    'blocks/*/feedforward/expand/kernel': INWARD,
+    'blocks/*/feedforward/contract/kernel': OUTWARD,
+    'blocks/*/attention/query/bias': HEADS,
+    'blocks/*/attention/key/bias': HEADS,
+    'blocks/*/attention/value/bias': HEADS,
     'blocks/*/attention/out/bias': WHOLE,
-    'blocks/*/feedforward/expand/bias': WHOLE,
+    'blocks/*/feedforward/expand/bias': HEADS,
     'blocks/*/feedforward/contract/bias': WHOLE,
     'blocks/*/norm_attention/scale': WHOLE,
     'blocks/*/norm_attention/bias': WHOLE,
@@ -48,9 +49,9 @@ TABLE = {
 }
 
 
-def mesh_of(data, fsdp):
+def mesh_of(data, fsdp, tensor=1):
     """A mesh of devices that need not exist."""
-    return AbstractMesh((data, fsdp), ('data', 'fsdp'), axis_types=(AxisType.Auto,) * 2)
+    return AbstractMesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
 
 
 def abstract_gpt2(**changes):
@@ -113,8 +114,8 @@ def test_the_optimizer_is_cut_like_its_parameters():
 
 def test_a_dimension_that_does_not_divide_stays_whole():
     kernel = 'blocks/0/attention/query/kernel', (16, 12)
-    assert parameter_spec(*kernel, mesh_of(2, 4)) == CUT_SECOND
-    assert parameter_spec(*kernel, mesh_of(1, 8)) == PartitionSpec(None, None)
+    assert parameter_spec(*kernel, mesh_of(2, 4)) == INWARD
+    assert parameter_spec(*kernel, mesh_of(1, 8)) == PartitionSpec('tensor', None)
     assert parameter_spec('embedding/token', (50257, 64), mesh_of(1, 8)) == PartitionSpec(None, None)
 
 
@@ -145,16 +146,30 @@ def eight(monkeypatch):
 
 
 @pytest.mark.parametrize(
-    ('data', 'fsdp', 'shape'), [(-1, 1, (8, 1)), (-1, 4, (2, 4)), (8, 1, (8, 1)), (1, 8, (1, 8)), (2, 4, (2, 4))]
+    ('given', 'taken'),
+    [
+        ((-1, 1, 1), (8, 1, 1)),
+        ((-1, 4, 1), (2, 4, 1)),
+        ((8, 1, 1), (8, 1, 1)),
+        ((1, 8, 1), (1, 8, 1)),
+        ((2, 4, 1), (2, 4, 1)),
+        ((-1, 1, 4), (2, 1, 4)),
+        ((-1, 2, 4), (1, 2, 4)),
+        ((2, 2, 2), (2, 2, 2)),
+    ],
 )
-def test_a_mesh_takes_all_devices(eight, data, fsdp, shape):
-    assert make_mesh(tiny_config(sharding__data=data, sharding__fsdp=fsdp)) == {'data': shape[0], 'fsdp': shape[1]}
+def test_a_mesh_takes_all_devices(eight, given, taken):
+    changes = {f'sharding__{axis}': size for axis, size in zip(AXES, given, strict=True)}
+    assert make_mesh(tiny_config(**changes)) == dict(zip(AXES, taken, strict=True))
 
 
 @pytest.mark.parametrize(('data', 'fsdp'), [(4, 1), (-1, 3), (8, 2), (-1, 16)])
 def test_a_mesh_that_cannot_take_the_devices_is_refused_with_those_that_can(eight, data, fsdp):
     config = tiny_config(training__batch_size=48, sharding__data=data, sharding__fsdp=fsdp)
-    message = rf'data x fsdp = {data} x {fsdp} does not fit 8 devices; what fits: 8 x 1, 4 x 2, 2 x 4, 1 x 8'
+    message = (
+        rf'data x fsdp x tensor = {data} x {fsdp} x 1 does not fit 8 devices; what fits: '
+        '8 x 1 x 1, 4 x 2 x 1, 2 x 4 x 1, 1 x 8 x 1, 4 x 1 x 2, 2 x 2 x 2, 1 x 4 x 2, 2 x 1 x 4, 1 x 2 x 4$'
+    )
     with pytest.raises(UserError, match=message):
         make_mesh(config)
 
@@ -179,6 +194,9 @@ def test_a_batch_that_the_devices_cannot_divide_is_refused(eight):
         ({'sharding__data': 4, 'sharding__fsdp': 2}, 2, 8),
         ({'sharding__data': 1}, 4, 1),
         ({'sharding__cpu_devices': 4}, 2, 4),
+        ({'sharding__tensor': 2}, 2, 2),
+        ({'sharding__tensor': 4, 'training__batch_size': 2}, 64, 8),
+        ({'sharding__data': 1, 'sharding__tensor': 4}, 2, 4),
     ],
 )
 def test_the_cpu_is_split_into_devices_that_divide_the_batch(monkeypatch, changes, cores, devices):
@@ -247,11 +265,23 @@ def test_every_mesh_and_accumulation_trains_like_one_device(trained):
     reference = trained['one device']
     assert reference['spread'] > 5e-3  # so that a difference of 1e-5 means something
     runs = {name: run for name, run in trained.items() if ':' not in name}
-    assert len(runs) == 4
+    assert len(runs) == 6
     for name, run in runs.items():
         np.testing.assert_allclose(run['losses'], reference['losses'], rtol=0, atol=1e-5, err_msg=name)
         assert run['difference'] < 1e-5, name
         assert run['devices'] == (1 if run is reference else 8)
+
+
+def test_tensor_parallel_layers_and_vocabulary_are_never_gathered(trained):
+    """Matrices, heads, feed-forward and logits stay cut: what devices exchange is sums of activations alone."""
+    assert trained['data 2 x tensor 4']['gathered'] == []
+    assert trained['fsdp 8']['gathered']  # that gathering is seen where there is some
+
+
+def test_fsdp_gathers_one_matrix_at_a_time(trained):
+    largest = 264 * 32  # the token embedding
+    for name in ('fsdp 8', 'data 2 x fsdp 4, accumulation 2'):
+        assert max(trained[name]['gathered']) <= largest, name
 
 
 def test_fsdp_really_cuts_what_the_devices_hold(trained):

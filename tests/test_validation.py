@@ -163,6 +163,7 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_of_them(key):
             ['a microbatch of 4 rows', '8 devices', 'config.sharding.data x fsdp'],
         ),
         ({'training.batch_size': 16, 'sharding.fsdp': 3}, ['a microbatch of 16 rows', '3 devices']),
+        ({'sharding.tensor': 5}, ['config.sharding.tensor = 5', 'config.model.attention.num_kv_heads = 12']),
         (
             {'evaluation.batch_size': 3, 'sharding.data': 2},
             ['config.evaluation.batch_size = 3', '2 devices', 'config.sharding.data x fsdp'],

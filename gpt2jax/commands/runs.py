@@ -75,6 +75,7 @@ def for_these_devices(config):
     changes = {
         'sharding.data': -1,
         'sharding.fsdp': fsdp if count % fsdp == 0 else 1,
+        'sharding.tensor': 1,
         'evaluation.batch_size': rows,
         'training.batch_size': rows,
         'training.accumulation': 1,

@@ -5,6 +5,10 @@ from gpt2jax.models.transformer import Transformer
 ARCHITECTURES = {'transformer': Transformer}
 
 
-def make_model(config):
-    """The model that `config.model` names, as pure functions (init, apply, head, init_carry)."""
-    return ARCHITECTURES[config.architecture](config)
+def make_model(config, constrain=None):
+    """The model that `config.model` names, as pure functions (init, apply, head, init_carry).
+
+    Args:
+      constrain: where activations live between two blocks (gpt2jax.sharding.constrain_rows).
+    """
+    return ARCHITECTURES[config.architecture](config, constrain)

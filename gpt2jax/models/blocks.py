@@ -70,7 +70,7 @@ REMAT_POLICIES = {
 }
 
 
-def run_blocks(config, layers, x_BLD: Array, context: Context, caches=None, key: Array | None = None):
+def run_blocks(config, layers, x_BLD: Array, context: Context, caches=None, key: Array | None = None, constrain=None):
     """Runs x through all layers.
 
     Args:
@@ -78,6 +78,7 @@ def run_blocks(config, layers, x_BLD: Array, context: Context, caches=None, key:
       layers: a tuple of parameter trees, one a layer.
       caches: a tuple of LayerCache, one a layer; None: nothing is kept.
       key: seeds dropout; None turns it off.
+      constrain: says between two blocks where x lives (gpt2jax.sharding); None leaves it to the compiler.
 
     Returns:
       x_BLD and the tuple of new caches (None without one).
@@ -86,7 +87,8 @@ def run_blocks(config, layers, x_BLD: Array, context: Context, caches=None, key:
 
     def run(x_BLD, params, layer):
         layer_key = None if key is None else jax.random.fold_in(key, layer.index)
-        return block.apply({'params': params}, x_BLD, context, layer, layer_key)
+        x_BLD, layer = block.apply({'params': params}, x_BLD, context, layer, layer_key)
+        return x_BLD if constrain is None else constrain(x_BLD), layer
 
     if config.remat != 'none':
         run = jax.checkpoint(run, policy=REMAT_POLICIES[config.remat], prevent_cse=not config.scan_layers)

@@ -5,6 +5,7 @@ Axes: B batch, L length, M cache slots, D width, V vocabulary.
 
 import dataclasses
 import functools
+from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -38,13 +39,14 @@ class Cache:
 
 @dataclasses.dataclass(frozen=True)
 class Transformer:
-    """Pure functions over a tree of parameters; `config` is `config.model`, resolved.
+    """Pure functions over a tree of parameters; `config` is `config.model`, resolved; `constrain` is for `run_blocks`.
 
     The tree: `embedding`, `blocks` (a tuple, one tree a layer), `norm_final` (not under post-norm), and `head` where it
     has parameters of its own.
     """
 
     config: object
+    constrain: Callable[[Array], Array] | None = None
 
     def init(self, key: Array):
         """Initial parameters, float32. They depend on the key and on the sizes alone."""
@@ -77,9 +79,11 @@ class Transformer:
         config = self.config
         embed_key, block_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x_BLD, context, carry = self._begin(params, example, carry)
+        if self.constrain is not None:
+            x_BLD = self.constrain(x_BLD)
         x_BLD = dropout_rows(x_BLD, config.dropout, embed_key, example.row)
         caches = None if carry is None else carry.layers
-        x_BLD, caches = run_blocks(config, params['blocks'], x_BLD, context, caches, block_key)
+        x_BLD, caches = run_blocks(config, params['blocks'], x_BLD, context, caches, block_key, self.constrain)
         if config.norm.placement != 'post':
             x_BLD = make_norm(config.norm).apply({'params': params['norm_final']}, x_BLD)
         return x_BLD, None if carry is None else carry.replace(layers=caches)

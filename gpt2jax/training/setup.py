@@ -14,7 +14,7 @@ from gpt2jax.models import make_model
 from gpt2jax.models.cost import row_flops
 from gpt2jax.objectives import Objective, kind_at, make_objective
 from gpt2jax.optimizers import check_groups, make_optimizer, make_schedule
-from gpt2jax.sharding import ROWS, make_mesh, shardings
+from gpt2jax.sharding import ROWS, constrain_rows, make_mesh, shardings
 from gpt2jax.training.state import State, abstract_state, initial_state, make_init
 from gpt2jax.training.step import make_evaluation_step, make_train_step
 
@@ -38,6 +38,11 @@ class Setup:
     def model(self):
         """Pure functions: init, apply, head, init_carry."""
         return make_model(self.config.model)
+
+    @functools.cached_property
+    def _placed_model(self):
+        """The same model, with its activations kept where the mesh wants them."""
+        return make_model(self.config.model, constrain_rows(self.mesh))
 
     def objective(self, kind: str | None = None) -> Objective:
         """Rows -> Example; `kind` is another one than the config's, for a run that switches."""
@@ -74,14 +79,21 @@ class Setup:
         config, steps, accumulation = self.config, self.config.training.steps, self.config.training.accumulation
         schedule = make_schedule(config.optimizer, steps)
         step = make_train_step(
-            self.model, self.objective(kind), self._optimizer, schedule, config.loss, steps, accumulation, self.mesh
+            self._placed_model,
+            self.objective(kind),
+            self._optimizer,
+            schedule,
+            config.loss,
+            steps,
+            accumulation,
+            self.mesh,
         )
         return jax.jit(step, donate_argnums=0, out_shardings=(shardings(self.abstract), None))
 
     def evaluations(self, lossless: bool) -> list[tuple[Measure, Callable]]:
         """What is measured of the run's model, and the jitted step for each; `lossless` is the tokenizer's."""
-        measures, loss = make_measures(self.config, lossless), self.config.loss
-        return [(m, jax.jit(make_evaluation_step(self.model, m.objective, loss, m.accuracy))) for m in measures]
+        measures, model, loss = make_measures(self.config, lossless), self._placed_model, self.config.loss
+        return [(m, jax.jit(make_evaluation_step(model, m.objective, loss, m.accuracy))) for m in measures]
 
     def abstract_batch(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """A batch as gpt2jax.data.rows makes it and gpt2jax.sharding places it."""

@@ -50,7 +50,7 @@ def make_train_step(model, objective, optimizer, schedule, loss, steps: int, acc
       steps: of the whole run, which the objective's progress is measured by.
       accumulation: microbatches that the batch is cut into. Gradients are those of the summed loss, divided once by
         the weight of the whole batch, so the cut changes nothing but the memory.
-      mesh: with copies of the model alone (no fsdp) every device works on its own rows, and gradients are summed once.
+      mesh: with copies of the model alone every device works on its own rows, and gradients are summed once.
 
     The metrics are float32 scalars on the device: loss (nats a predicted token), gradient_norm (before clipping),
     learning_rate, predicted (weights of the batch).
@@ -70,7 +70,7 @@ def make_train_step(model, objective, optimizer, schedule, loss, steps: int, acc
 
         return jax.lax.scan(add, zeros, parts)[0]
 
-    summed = sum_over_replicas(accumulate, mesh) if mesh.size > mesh.shape['fsdp'] == 1 else accumulate
+    summed = sum_over_replicas(accumulate, mesh) if mesh.size == mesh.shape['data'] > 1 else accumulate
 
     def train_step(state: State, batch):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)

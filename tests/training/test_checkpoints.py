@@ -474,7 +474,7 @@ import jax, jax.numpy as jnp, numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 from gpt2jax.training.checkpoints import Checkpoints
 assert jax.device_count() == 8
-mesh = jax.make_mesh((2, 4), ('data', 'fsdp'), axis_types=(jax.sharding.AxisType.Auto,) * 2)
+mesh = jax.make_mesh((2, 4, 1), ('data', 'fsdp', 'tensor'), axis_types=(jax.sharding.AxisType.Auto,) * 3)
 place = lambda shape, dtype, *spec: jax.ShapeDtypeStruct(
     shape, dtype, sharding=NamedSharding(mesh, PartitionSpec(*spec)))
 params = {'w': place((16, 8), jnp.float32, 'fsdp', 'data'), 'empty': place((0,), jnp.float32)}
