@@ -2,8 +2,8 @@
 
 import jax
 from rich.console import Console
-from rich.markup import escape
 from rich.table import Table
+from rich.text import Text
 
 from gpt2jax.config import flatten
 from gpt2jax.data.rows import batch_shapes
@@ -35,7 +35,7 @@ def config_table(config, defaults) -> Table:
     default = flatten(defaults)
     for key, value in flatten(config).items():
         if value != default[key]:
-            table.add_row(key, escape(repr(value)), escape(repr(default[key])))
+            table.add_row(key, Text(repr(value)), Text(repr(default[key])))
     return table
 
 
@@ -46,7 +46,7 @@ def parameter_table(params) -> Table:
     table.add_column('shape')
     table.add_column('count', f'{count_parameters(params):,}', justify='right')
     for name, shape, count in parameters_by_module(params):
-        table.add_row(name, shape.replace('[', r'\['), f'{count:,}')
+        table.add_row(name, Text(shape), f'{count:,}')
     return table
 
 

@@ -31,7 +31,7 @@ GPT2_XL = {
 
 
 def described(config):
-    console = Console(width=200, record=True, file=io.StringIO())
+    console = Console(width=200, record=True, file=io.StringIO(), markup=False, highlight=False)
     print_description(config, default_config(), console)
     return console.export_text()
 
@@ -51,6 +51,7 @@ def test_gpt2_xl_is_described_in_seconds_without_allocating_it():
     vocabulary = 50304  # 50260 ids, padded to a multiple of 128
     parameters = 1557611200 + (vocabulary - 50257) * 1600
     assert f'{parameters:,}' in text
+    assert '│ 48 x [1600x1600] │' in text
     assert cell(text, 'tokens a step') == f'{16 * 1024:,}'
     assert cell(text, 'tokens of the run') == f'{16 * 1024 * 1000:,}'
     assert cell(text, 'parameters') == cell(text, 'gradients') == describe_bytes(4 * parameters)
