@@ -207,6 +207,16 @@ class Audit:
         commands.audit(values.config, values.row, values.tokens, values.out)
 
 
+class Replay:
+    """the step whose loss or gradient was no number, taken apart: which tensor broke, and by which rows"""
+
+    def define(self, values):
+        values.text('workdir', 'runs/laptop', 'the folder of the run that stopped')
+
+    def run(self, values, commands):
+        commands.replay(values.workdir)
+
+
 class CoordinateCheck:
     """how far a few steps move activations at several widths, with and without muP"""
 
@@ -232,6 +242,7 @@ COMMANDS = {
     'prepare': Prepare(),
     'describe': Describe(),
     'audit': Audit(),
+    'replay': Replay(),
     'coordinate_check': CoordinateCheck(),
 }
 

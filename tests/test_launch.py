@@ -105,6 +105,7 @@ def test_every_flag_of_the_issue_exists(capsys):
         'prepare': {'config'},
         'describe': {'config'},
         'audit': {'config', 'row', 'tokens', 'out'},
+        'replay': {'workdir'},
         'import': {'from', 'workdir', 'tokenizer'},
         'export': {'workdir', 'step', 'to', 'dtype'},
         'coordinate_check': {'config', 'widths', 'steps', 'out'},

@@ -7,6 +7,7 @@ from gpt2jax.commands.embedding import embed
 from gpt2jax.commands.evaluating import evaluate
 from gpt2jax.commands.filling import fill
 from gpt2jax.commands.inspecting import describe, prepare
+from gpt2jax.commands.replaying import replay
 from gpt2jax.commands.sampling import sample
 from gpt2jax.commands.training import train
 from gpt2jax.commands.transferring import export_model, import_model
@@ -22,6 +23,7 @@ __all__ = [
     'fill',
     'import_model',
     'prepare',
+    'replay',
     'sample',
     'train',
 ]

@@ -97,15 +97,19 @@ def train_batch(rows: Rows, seed: int, step: int, batch_size: int, part: slice =
       batch_size: B, rows of the global batch; it may be larger than an epoch.
       part: this host's rows of the global batch; all hosts' parts, joined, are the batch of one host.
     """
-    place_B = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)[part]
-    epoch_B, place_B = np.divmod(place_B, len(rows))
-    indices_B = [
-        _stretch(place // STRETCH, len(rows), seed, epoch)[place % STRETCH]
-        for place, epoch in zip(place_B.tolist(), epoch_B.tolist(), strict=True)
-    ]
-    batch = rows.batch(indices_B)
+    batch = rows.batch(train_indices(rows, seed, step, batch_size, part))
     batch['row'] = np.arange(batch_size, dtype=np.int32)[part]
     return batch
+
+
+def train_indices(rows: Rows, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> list[int]:
+    """The numbers in their split of the rows that `train_batch` makes its batch of; takes the same arguments."""
+    place_B = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)[part]
+    epoch_B, place_B = np.divmod(place_B, len(rows))
+    return [
+        int(_stretch(place // STRETCH, len(rows), seed, epoch)[place % STRETCH])
+        for place, epoch in zip(place_B.tolist(), epoch_B.tolist(), strict=True)
+    ]
 
 
 def batch_shapes(batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...], type]]:

@@ -13,6 +13,7 @@ from gpt2jax.optimizers import evaluation_params
 from gpt2jax.sharding import local_rows, place_batch
 from gpt2jax.training.checkpoints import Checkpoints
 from gpt2jax.training.metrics import MetricWriter
+from gpt2jax.training.nonfinite import keep_failure
 from gpt2jax.training.progress import Progress
 from gpt2jax.training.setup import Setup
 from gpt2jax.training.signals import stop_on_signals
@@ -203,13 +204,15 @@ class Loop:
             self._progress.evaluated(**{self._score: last[self._score]})
 
     def _not_finite(self, step: int, metrics: dict[str, float]) -> UserError:
+        """Keeps what a replay of the step needs, and says what happened."""
         self._checkpoints.wait()
         steps = self._checkpoints.steps()
         good = f'the last good checkpoint is step {steps[-1]}' if steps else 'there is no checkpoint yet'
         return UserError(
             f'step {step}: the loss is {metrics["loss"]} and the gradient norm {metrics["gradient_norm"]}; training '
             f'stopped, nothing was overwritten, and {good} in {self._checkpoints.directory}. Try a lower '
-            'config.optimizer.learning_rate, a longer warmup_steps, clip_norm = 1.0, or float32'
+            'config.optimizer.learning_rate, a longer warmup_steps, clip_norm = 1.0, or float32. '
+            + keep_failure(self._checkpoints, self.setup, self.rows['train'], step, metrics, self._metadata['data'])
         )
 
 
