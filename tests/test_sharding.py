@@ -278,7 +278,7 @@ def test_tensor_parallel_layers_and_vocabulary_are_never_gathered(trained):
     assert trained['fsdp 8']['gathered']  # that gathering is seen where there is some
 
 
-def test_fsdp_gathers_one_matrix_at_a_time(trained):
+def test_fsdp_never_gathers_several_matrices_in_one_piece(trained):
     largest = 264 * 32  # the token embedding
     for name in ('fsdp 8', 'data 2 x fsdp 4, accumulation 2'):
         assert max(trained[name]['gathered']) <= largest, name

@@ -9,7 +9,7 @@ import jax
 import gpt2jax
 from gpt2jax.commands.evaluating import print_evaluation
 from gpt2jax.commands.runs import console, make_rows, open_checkpoints, prepare_data
-from gpt2jax.config import default_config, to_dict
+from gpt2jax.config import default_config, flatten, to_dict
 from gpt2jax.data import Prepared, Tokenizer
 from gpt2jax.describe import config_table, tree_bytes
 from gpt2jax.errors import UserError
@@ -22,7 +22,7 @@ from gpt2jax.training.loop import Loop
 from gpt2jax.training.metrics import MetricWriter
 from gpt2jax.training.progress import track
 from gpt2jax.training.setup import Setup
-from gpt2jax.training.starting import Start, plan_start, starting_params
+from gpt2jax.training.starting import Start, plan_start, resolve_saved, starting_params
 from gpt2jax.training.state import rest_of
 from gpt2jax.training.workdir import Workdir, differences
 from gpt2jax.validation import resolve
@@ -153,6 +153,8 @@ def check_same_run(workdir: Workdir, config) -> None:
     saved = workdir.saved_config()
     if saved is None:
         return
+    if flatten(config).keys() - flatten(saved).keys():  # begun by an earlier version: what it lacks is at its default
+        saved = to_dict(resolve_saved(saved, workdir))
     lines = differences(saved, to_dict(config), list(to_dict(config)))
     fixed = [line for line in lines if line.startswith(FIXED_SECTIONS) and not line.startswith(FREE_KEYS)]
     if fixed:

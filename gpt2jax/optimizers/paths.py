@@ -24,10 +24,15 @@ def path_name(path) -> str:
 
 
 def decayed(params):
-    """True on matrices and token embeddings: what weight decay acts on, by parameter path."""
-    return jax.tree_util.tree_map_with_path(
-        lambda path, _: path_name(path).endswith(('/kernel', 'embedding/token')), params
-    )
+    """True on matrices and token embeddings: what weight decay acts on, by parameter path.
+
+    Not on BERT's pooler, which has no gradient here and would only fade.
+    """
+
+    def decays(path, _):
+        return path_name(path).endswith(('/kernel', 'embedding/token')) and 'pooler' not in path_name(path)
+
+    return jax.tree_util.tree_map_with_path(decays, params)
 
 
 def scale_by_path(factor: Callable[[str], float]) -> optax.GradientTransformation:

@@ -72,6 +72,14 @@ def forward_flops(config, length):
         },
         {'model__width': 192, 'model__attention__num_heads': 3, 'data__length': 512, 'model__vocab_size': 2000},
         {'model__width': 256, 'model__attention__num_heads': 1, 'model__feedforward__width': 100, 'data__length': 32},
+        {
+            'model__width': 256,
+            'model__attention__num_heads': 2,
+            'model__feedforward__kind': 'swiglu',
+            'model__embedding__width': 128,
+            'model__head__transform': True,
+            'data__length': 64,
+        },
     ],
 )
 def test_the_count_of_matrix_products_is_within_four_percent_of_xla(changes):

@@ -49,6 +49,13 @@ def test_decay_acts_on_matrices_and_the_token_embedding_alone(tied):
     assert {names[path] for path, decays in mask.items() if not decays} == GPT2_NOT_DECAYED
 
 
+def test_a_pooler_that_is_never_trained_does_not_fade():
+    model = make_model(tiny_config(model__head__pooler=True, model__head__transform=True).model)
+    mask = by_path(decayed(jax.eval_shape(model.init, jax.random.key(0))))
+    assert mask['head/transform/kernel']
+    assert not mask['head/pooler/kernel']
+
+
 def one_step(config, params, gradient):
     """By how much each parameter moves in one step."""
     after = by_path(take(config, params, [gradient])[0])
