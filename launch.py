@@ -13,11 +13,11 @@ from absl import flags
 
 from gpt2jax.allocator import restart_with_huge_pages
 from gpt2jax.config import check_key
-from gpt2jax.errors import Stopped, UserError
-from gpt2jax.subcommands import COMMANDS, Flags, recipe_path
+from gpt2jax.errors import RUN_AGAIN, Stopped, UserError
+from gpt2jax.flags import Flags
+from gpt2jax.subcommands import COMMANDS, recipe_path
 
 MAIN = ('train', '--config=configs/laptop.py', '--workdir=runs/laptop')
-RUN_AGAIN = 75  # asked to stop, and saved: the same command continues (EX_TEMPFAIL of sysexits.h)
 
 
 def main(arguments: list[str]) -> int:
@@ -39,14 +39,14 @@ def main(arguments: list[str]) -> int:
         parse(values)
         from gpt2jax import commands  # imported here, so that --help and a wrong flag answer at once
 
-        COMMANDS[name].run(values, commands)
+        status = COMMANDS[name].run(values, commands)
     except UserError as error:
-        return complain(str(error))
+        return complain(str(error), error.status)
     except Stopped as stopped:
         return complain(str(stopped), status=RUN_AGAIN)
     except KeyboardInterrupt:
         return complain('interrupted', status=130)
-    return 0
+    return status or 0
 
 
 def parse(values: Flags) -> None:

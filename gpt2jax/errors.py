@@ -2,12 +2,22 @@
 
 import difflib
 
+RUN_AGAIN = 75  # exit status: what is saved is good, and the same command continues (EX_TEMPFAIL of sysexits.h)
+
 
 class UserError(Exception):
     """Something the user can put right: says what is wrong, where, with which value, and what to do.
 
-    The command line prints its message without a traceback and exits with status 2.
+    The command line prints its message without a traceback and exits with `status`.
     """
+
+    status = 2
+
+
+class OutOfReach(UserError):
+    """Another process, host or service did not answer: it may the next time, so an engine may try again."""
+
+    status = 1
 
 
 class Stopped(Exception):  # noqa: N818 (nothing went wrong)

@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any
 
 from gpt2jax.errors import UserError
+from gpt2jax.storage import is_bucket
 
 # A file from outside must not be able to fill the memory; the largest of ours stay far below.
 JSON_LIMIT_BYTES = 64 * 2**20
@@ -18,6 +19,9 @@ def replace_file(path: Path, data: bytes) -> None:
     Raises:
       UserError: the file system refuses (no space left, no permission, the folder is missing).
     """
+    if is_bucket(path):  # an object appears whole
+        path.write_bytes(data)
+        return
     temporary = path.with_name(f'.{path.name}.{os.getpid()}.tmp')
     try:
         with temporary.open('wb') as file:
@@ -66,7 +70,9 @@ def read_json(path: Path, limit_bytes: int = JSON_LIMIT_BYTES) -> Any:
 
 
 def sync_folder(path: Path) -> None:
-    """Makes renames inside a folder survive a power cut (fsync of the folder itself)."""
+    """Makes renames inside a folder survive a power cut (fsync of the folder itself). A bucket needs none."""
+    if is_bucket(path):
+        return
     descriptor = os.open(path, os.O_RDONLY | os.O_DIRECTORY)
     try:
         os.fsync(descriptor)

@@ -5,12 +5,13 @@ import math
 
 from rich.table import Table
 
+from gpt2jax.batches import place_batch
 from gpt2jax.commands.runs import console, make_rows, prepare_data
 from gpt2jax.commands.training import report_start
 from gpt2jax.config import overlay
 from gpt2jax.data.rows import train_batch, train_indices
 from gpt2jax.errors import UserError
-from gpt2jax.sharding import keep_compiled, place_batch, start_devices
+from gpt2jax.sharding import keep_compiled, start_devices
 from gpt2jax.training.checkpoints import Checkpoints
 from gpt2jax.training.loop import check_same_text
 from gpt2jax.training.nonfinite import FOLDER, read_failure
@@ -90,13 +91,13 @@ def run_again(setup: Setup, workdir: Workdir, record: dict, rows, tokenizer, ste
             state = setup.with_params(state, starting_params(start, state.params, console.print))
             report_start(start, tokenizer)
         return run_to(setup, state, rows, 0, step, track)
-    checkpoints = Checkpoints(workdir.path / FOLDER, 1, announce=console.print)
+    checkpoints = Checkpoints(workdir.store / FOLDER, 1, announce=console.print)
     try:
         restored = checkpoints.restore(setup.abstract.params, rest_of(setup.abstract))
     finally:
         checkpoints.close()
     if restored is None:
-        raise UserError(f'{workdir.path / FOLDER} lacks the checkpoint of step {checkpoint} to start from')
+        raise UserError(f'{workdir.store / FOLDER} lacks the checkpoint of step {checkpoint} to start from')
     start, params, rest, _ = restored
     return run_to(setup, state_from(params, rest), rows, start, step, track)
 

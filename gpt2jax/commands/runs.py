@@ -12,6 +12,7 @@ from gpt2jax.data import prepare as prepare_corpus
 from gpt2jax.data.rows import Rows
 from gpt2jax.errors import UserError
 from gpt2jax.objectives import Objective
+from gpt2jax.processes import ALONE, Peers
 from gpt2jax.sharding import keep_compiled, start_devices
 from gpt2jax.training.checkpoints import Checkpoints
 from gpt2jax.training.setup import Setup
@@ -97,9 +98,9 @@ def restore_params(setup: Setup, workdir: Workdir, which: str):
         checkpoints.close()
 
 
-def open_checkpoints(workdir: Workdir, config) -> Checkpoints:
-    """The checkpoints of a run."""
-    return Checkpoints(workdir.path / 'checkpoints', config.checkpoint.keep, announce=console.print)
+def open_checkpoints(workdir: Workdir, config, peers: Peers = ALONE) -> Checkpoints:
+    """The checkpoints of a run; `peers` are the processes that save together."""
+    return Checkpoints(workdir.checkpoints, config.checkpoint.keep, announce=console.print, peers=peers)
 
 
 def prepare_data(config) -> Prepared:

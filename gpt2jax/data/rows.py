@@ -14,6 +14,7 @@ from gpt2jax.data.tokenizers import Tokenizer
 from gpt2jax.data.tokens import Tokens
 
 Batch = dict[str, np.ndarray]
+Part = slice | np.ndarray  # which rows of a global batch
 STRETCH = 4096  # neighbouring places of an epoch's order that are drawn, and remembered, together
 
 
@@ -85,7 +86,7 @@ class Rows:
         return begins_BL
 
 
-def train_batch(rows: Rows, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> Batch:
+def train_batch(rows: Rows, seed: int, step: int, batch_size: int, part: Part = slice(None)) -> Batch:
     """The batch of a step: every row once an epoch, in an order drawn anew each epoch. A pure function.
 
     `row` is the index in the global batch.
@@ -102,7 +103,7 @@ def train_batch(rows: Rows, seed: int, step: int, batch_size: int, part: slice =
     return batch
 
 
-def train_indices(rows: Rows, seed: int, step: int, batch_size: int, part: slice = slice(None)) -> list[int]:
+def train_indices(rows: Rows, seed: int, step: int, batch_size: int, part: Part = slice(None)) -> list[int]:
     """The numbers in their split of the rows that `train_batch` makes its batch of; takes the same arguments."""
     place_B = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)[part]
     epoch_B, place_B = np.divmod(place_B, len(rows))
@@ -123,7 +124,7 @@ def batch_shapes(batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...
     }
 
 
-def evaluation_batches(rows: Rows, batch_size: int, part: slice = slice(None), num_rows: int = 0) -> Iterator[Batch]:
+def evaluation_batches(rows: Rows, batch_size: int, part: Part = slice(None), num_rows: int = 0) -> Iterator[Batch]:
     """All rows in order, each once, or a fixed set of them; the last batch is filled up with rows of padding.
 
     `row` is the index in the split, so that what an objective draws for a row does not depend on the batch size.

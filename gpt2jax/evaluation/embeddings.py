@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gpt2jax.batches import place_batch
 from gpt2jax.errors import UserError
 from gpt2jax.models.embedding import pool
 from gpt2jax.objectives.texts import text_example
-from gpt2jax.sharding import place_batch
 
 MULTIPLE = 16  # lengths are rounded up to it: few shapes are few compilations
 

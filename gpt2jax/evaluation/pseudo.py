@@ -9,10 +9,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gpt2jax.batches import place_batch
 from gpt2jax.data.rows import Rows
 from gpt2jax.losses import token_nats
 from gpt2jax.objectives import Example, Objective, position_in_segment
-from gpt2jax.sharding import place_batch
 
 
 def pseudo_likelihood(

@@ -1,33 +1,28 @@
 """Checkpoints of everything a run needs to go on: when to keep, what to delete, which to trust.
 
-A save fills `120.partial` in the background and renames it to `120` as its very last act, so a folder that is
-named by a number alone was complete once; its manifest shows whether it still is. What a folder holds is in
-step_folder.py.
+A save fills a folder in the background and makes it complete as its very last act (step_folders.py); its manifest
+shows whether it still is. What a folder holds is in step_folder.py.
 """
 
 import errno
 import json
 import math
 import os
-import shutil
 import threading
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import jax
-import numpy as np
-import orbax.checkpoint as ocp
 
 from gpt2jax.errors import UserError
-from gpt2jax.files import describe_bytes, read_json, sync_folder
+from gpt2jax.files import read_json
+from gpt2jax.processes import ALONE, Peers
+from gpt2jax.storage import remove_folder
 from gpt2jax.training import step_folder
 from gpt2jax.training.manifest import MANIFEST
 from gpt2jax.training.step_folder import ITEMS, METADATA
-from gpt2jax.training.workdir import check_space
-
-PARTIAL, DELETED = '.partial', '.deleted'
-BARRIER_TIMEOUT_MS = 20 * 60 * 1000
+from gpt2jax.training.step_folders import open_step_folders
 
 
 class Checkpoints:
@@ -39,26 +34,29 @@ class Checkpoints:
         keep: int,
         asynchronous: bool = True,
         announce: Callable[[str], None] = print,
+        peers: Peers = ALONE,
     ):
         """Opens the folder without touching it.
 
         Args:
-            directory: where the step folders lie; the first save creates it.
+            directory: where the step folders lie, on disks or in a bucket; the first save creates it.
             keep: how many of the newest steps to keep, at least 1; the one with the best score stays too.
             asynchronous: return from `save` while the files are still being written.
             announce: receives warnings as text.
+            peers: the processes that save together, each its own parts of the arrays.
         """
         if keep < 1:
             raise ValueError(f'keep = {keep}: at least one checkpoint must be kept')
-        self.directory = Path(directory).absolute()
+        self._folders = open_step_folders(directory)
+        self.directory = self._folders.directory
         self._keep = keep
         self._asynchronous = asynchronous
         self._announce = announce
+        self._peers = peers
         self._checkpointer = step_folder.make_checkpointer()
         self._damaged: set[int] = set()
         self._thread: threading.Thread | None = None
-        self._error: UserError | None = None
-        self._saves = 0
+        self._error: Exception | None = None
 
     def save(self, step: int, params: Any, rest: Any, metadata: dict[str, Any], score: float | None = None) -> None:
         """Saves a step; a step that is complete already is left as it is.
@@ -82,12 +80,11 @@ class Checkpoints:
         # A copy, since the caller goes on; and metadata that is not JSON is a mistake to learn of now.
         record = json.loads(json.dumps(record, allow_nan=False))
         try:
-            if jax.process_index() == 0:
-                self._make_room(step, sum(leaf.nbytes for leaf in jax.tree.leaves(trees)))
-            step_folder.start_writing(self._checkpointer, self._folder(step, PARTIAL), trees)
+            if self._peers.index == 0:
+                self._folders.make_room(step, sum(leaf.nbytes for leaf in jax.tree.leaves(trees)))
+            step_folder.start_writing(self._checkpointer, self._folders.unfinished(step), trees)
         except Exception as error:
             raise self._failure(step, error) from error
-        self._saves += 1
         self._thread = threading.Thread(target=self._finish, args=(step, record), name=f'checkpoint {step}')
         self._thread.start()
         if not self._asynchronous:
@@ -107,14 +104,14 @@ class Checkpoints:
             UserError: there are checkpoints but none is good, or the good one holds other arrays.
         """
         self.wait()
-        newest_first = self._folders()[::-1]
+        newest_first = self._folders.steps()[::-1]
         if not newest_first:
             return None
         step = self._first_good(newest_first, ITEMS)
         # Everything newer was found damaged: a later save of the same step must replace it.
         self._damaged.update(other for other in newest_first if other > step)
         targets = {'params': abstract_params, 'rest': abstract_rest}
-        trees, metadata = step_folder.read(self._checkpointer, self._folder(step), targets)
+        trees, metadata = step_folder.read(self._checkpointer, self._folders.of(step), targets)
         return step, trees['params'], trees['rest'], metadata
 
     def restore_params(self, abstract_params: Any, step: int | str | None = None) -> tuple[int, Any, dict[str, Any]]:
@@ -132,22 +129,22 @@ class Checkpoints:
             UserError: no such checkpoint, none good, or other arrays than asked for.
         """
         self.wait()
-        order = self._folders()[::-1]
+        order = self._folders.steps()[::-1]
         if step == 'best':
             scores = self._scores()
             order.sort(key=lambda other: scores.get(other, math.inf))
         elif step is not None:
             order = [other for other in order if other == step]
         if not order:
-            found = ', '.join(map(str, self._folders())) or 'none'
+            found = ', '.join(map(str, self._folders.steps())) or 'none'
             wanted = 'checkpoint' if step in (None, 'best') else f'checkpoint of step {step}'
             raise UserError(f'no {wanted} in {self.directory} (there: {found}); train first')
         chosen = self._first_good(order, ITEMS[:1])
         try:
             targets = {'params': abstract_params}
-            trees, metadata = step_folder.read(self._checkpointer, self._folder(chosen), targets)
+            trees, metadata = step_folder.read(self._checkpointer, self._folders.of(chosen), targets)
         except FileNotFoundError:
-            if self._folder(chosen).is_dir():
+            if self._folders.of(chosen).is_dir():
                 raise
             # A training run retired this step while it was being read: choose again.
             return self.restore_params(abstract_params, step)
@@ -155,7 +152,7 @@ class Checkpoints:
 
     def steps(self) -> list[int]:
         """The complete steps, oldest first, without those that a restore has found damaged."""
-        complete = (step for step in self._folders() if (self._folder(step) / MANIFEST).is_file())
+        complete = (step for step in self._folders.steps() if (self._folders.of(step) / MANIFEST).is_file())
         return [step for step in complete if step not in self._damaged]
 
     def best_step(self) -> int | None:
@@ -185,76 +182,61 @@ class Checkpoints:
 
     def _finish(self, step: int, record: dict[str, Any]) -> None:
         """The background half of a save: arrays, then metadata, manifest, rename, and only then deletion."""
-        partial = self._folder(step, PARTIAL)
+        error = None
         try:
             self._checkpointer.wait_until_finished()
-            if jax.process_index() == 0:
-                step_folder.finish_writing(partial, record)
-                _remove(self._folder(step))  # of this step only a damaged one can be there
-                partial.rename(self._folder(step))
-                sync_folder(self.directory)
-            self._damaged.discard(step)
-            if jax.process_index() == 0:
-                self._retire()
-        except Exception as error:
-            self._error = self._failure(step, error)
-            self._error.__cause__ = error
-        finally:
-            # No process may look at the folder before process 0 is done with it. With one process: no wait.
-            barrier = ocp.multihost.get_barrier_sync_fn()
-            barrier(key=f'gpt2jax_checkpoint_{self._saves}', timeout_ms=BARRIER_TIMEOUT_MS)
+            if self._peers.index == 0:
+                self._complete(step, record)
+        except Exception as caught:
+            error = self._failure(step, caught)
+            error.__cause__ = caught
+        try:
+            # No process may look at the folder before process 0 is done with it, and a failure is that of all.
+            self._peers.agree('checkpoint', error and str(error))
+        except Exception as caught:
+            self._error = error or caught
+            return
+        self._damaged.discard(step)
 
-    def _make_room(self, step: int, size: int) -> None:
-        """Clears what a killed process left behind, and refuses a save for which there is no space."""
-        self.directory.mkdir(parents=True, exist_ok=True)
-        for path in self.directory.iterdir():
-            if path.suffix in (PARTIAL, DELETED) and path.stem.isdecimal():
-                shutil.rmtree(path)
-        check_space(self.directory, size, f'the checkpoint of step {step}')
+    def _complete(self, step: int, record: dict[str, Any]) -> None:
+        """What process 0 does once all arrays are on disk."""
+        step_folder.finish_writing(self._folders.unfinished(step), record)
+        self._folders.complete(step)
+        self._damaged.discard(step)
+        self._retire()
 
     def _retire(self) -> None:
         """Deletes what is neither among the newest nor the best: a newer good step is complete by now."""
         complete = self.steps()
         kept = {*complete[-self._keep :], self.best_step()}
-        for step in self._folders():
+        for step in self._folders.steps():
             if step not in kept:
-                _remove(self._folder(step))
+                self._folders.remove(step)
 
     def _failure(self, step: int, error: Exception) -> UserError:
         """What to tell about a save that failed; what it has written is removed."""
-        if jax.process_index() == 0:
-            shutil.rmtree(self._folder(step, PARTIAL), ignore_errors=True)
+        if self._peers.index == 0:
+            remove_folder(self._folders.unfinished(step))
         if isinstance(error, UserError):
             reason = str(error)
         elif os.strerror(errno.ENOSPC) in str(error):
             reason = 'no space left on the disk'
         else:
             reason = f'{type(error).__name__}: {str(error).splitlines()[0] if str(error) else "no message"}'
-        existing = next(path for path in (self.directory, *self.directory.parents) if path.exists())
         complete = self.steps()
         last = f'step {complete[-1]} is the last complete one' if complete else 'no step is complete yet'
         return UserError(
             f'could not save the checkpoint of step {step} in {self.directory} '
-            f'({describe_bytes(shutil.disk_usage(existing).free)} free there without it): {reason}; '
+            f'({self._folders.space()}): {reason}; '
             f'{last}: put the cause right and run the same command again'
         )
-
-    def _folder(self, step: int, suffix: str = '') -> Path:
-        return self.directory / f'{step}{suffix}'
-
-    def _folders(self) -> list[int]:
-        """All steps that have a folder of their own, good or not, oldest first."""
-        if not self.directory.is_dir():
-            return []
-        names = [path.name for path in self.directory.iterdir() if path.is_dir()]
-        return sorted(int(name) for name in names if name.isdecimal() and name == str(int(name)))
 
     def _scores(self) -> dict[int, float]:
         """Scores of the complete steps that have one, newest first."""
         scores = {}
         for step in reversed(self.steps()):
             try:
-                score = read_json(self._folder(step) / METADATA)['score']
+                score = read_json(self._folders.of(step) / METADATA)['score']
             except (UserError, KeyError, TypeError):
                 continue  # damaged: no candidate for the best; a restore says what is wrong with it
             if isinstance(score, float) and math.isfinite(score):
@@ -263,11 +245,8 @@ class Checkpoints:
 
     def _first_good(self, order: Sequence[int], items: Sequence[str]) -> int:
         """The first undamaged step in `order`. Process 0 looks and announces; the others take its word."""
-        good = len(order)
-        if jax.process_index() == 0:
-            good = self._look(order, items)
-        if jax.process_count() > 1:
-            good = int(ocp.multihost.broadcast_one_to_all(np.int32(good)))
+        good = self._look(order, items) if self._peers.index == 0 else None
+        good = self._peers.exchange('good checkpoint', good)[0]
         if good == len(order):
             listed = ', '.join(map(str, sorted(order)))
             raise UserError(
@@ -278,16 +257,10 @@ class Checkpoints:
 
     def _look(self, order: Sequence[int], items: Sequence[str]) -> int:
         for place, step in enumerate(order):
-            damage = step_folder.find_damage(self._folder(step), step, items)
+            damage = step_folder.find_damage(self._folders.of(step), step, items)
             if damage is None:
                 if place > 0:
                     self._announce(f'warning: falling back to the checkpoint of step {step}')
                 return place
-            self._announce(f'warning: checkpoint {self._folder(step)} is damaged and not used: {damage}')
+            self._announce(f'warning: checkpoint {self._folders.of(step)} is damaged and not used: {damage}')
         return len(order)
-
-
-def _remove(folder: Path) -> None:
-    """Deletes a step folder under another name, so that a kill half-way leaves no half of a checkpoint."""
-    if folder.is_dir():
-        shutil.rmtree(folder.rename(folder.with_name(folder.name + DELETED)))

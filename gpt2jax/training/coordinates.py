@@ -15,11 +15,11 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gpt2jax.batches import local_rows, place_batch
 from gpt2jax.config import overlay
 from gpt2jax.data.rows import Rows, train_batch
 from gpt2jax.errors import UserError
 from gpt2jax.models.attention import score_scale
-from gpt2jax.sharding import local_rows, place_batch
 from gpt2jax.training.setup import Setup
 from gpt2jax.validation import resolve
 
@@ -126,7 +126,7 @@ def measure(config, rows: Rows, steps: int) -> Iterator[dict[str, dict[str, floa
         found = jax.device_get(compare(watch(state.params), start))
         yield {key: {name: float(pair[i]) for name, pair in found.items()} for i, key in enumerate(('size', 'change'))}
         if index < steps:
-            batch = train_batch(rows, config.seed, index, batch_size, local_rows(batch_size))
+            batch = train_batch(rows, config.seed, index, batch_size, local_rows(batch_size, setup.mesh))
             state, _ = step(state, place_batch(batch, setup.mesh))
 
 

@@ -2,15 +2,17 @@
 
 import math
 import time
+from collections.abc import Callable
 
 import jax
 
+from gpt2jax.batches import local_rows, place_batch
 from gpt2jax.data.prefetch import prefetch
 from gpt2jax.data.rows import Rows, evaluation_batches, train_batch
 from gpt2jax.errors import Stopped, UserError
 from gpt2jax.evaluation.likelihood import evaluate
 from gpt2jax.optimizers import evaluation_params
-from gpt2jax.sharding import local_rows, place_batch
+from gpt2jax.processes import ALONE, Peers
 from gpt2jax.training.checkpoints import Checkpoints
 from gpt2jax.training.metrics import MetricWriter
 from gpt2jax.training.nonfinite import keep_failure
@@ -18,6 +20,7 @@ from gpt2jax.training.progress import Progress
 from gpt2jax.training.setup import Setup
 from gpt2jax.training.signals import stop_on_signals
 from gpt2jax.training.state import rest_of, state_from
+from gpt2jax.training.votes import Votes
 
 
 class Loop:
@@ -28,12 +31,24 @@ class Loop:
       seconds: spent in training steps, over all restarts; evaluation, compiling and saving do not count.
     """
 
-    def __init__(self, setup: Setup, rows: dict[str, Rows], tokenizer, checkpoints: Checkpoints, metadata: dict):
+    def __init__(
+        self,
+        setup: Setup,
+        rows: dict[str, Rows],
+        tokenizer,
+        checkpoints: Checkpoints,
+        metadata: dict,
+        peers: Peers = ALONE,
+        before_save: Callable[[], None] = lambda: None,
+    ):
         """
         Args:
           rows: 'train' and 'validation'.
           metadata: JSON that every checkpoint carries.
+          peers: the processes that train together.
+          before_save: called before each save, to bring the rest of the run where the checkpoint goes.
         """
+        self._peers, self._before_save = peers, before_save
         self.setup, self.config, self.rows = setup, setup.config, rows
         self._byte_lengths, self._checkpoints, self._metadata = tokenizer.byte_lengths, checkpoints, metadata
         self._tokens_per_step = self.config.training.batch_size * self.config.data.length
@@ -74,21 +89,28 @@ class Loop:
         total = self.config.training.steps
         self._writer, self._logged = writer, (start, self.seconds)
         self._since_save = time.monotonic()
+        votes = Votes(self.setup.mesh)
         bar = Progress(total, start, self._tokens_per_step, self._flops, self._peak)
         with bar as progress, stop_on_signals() as stop:
             self._progress = progress
             self._show_last_evaluation()
+            self._peers.at(f'making the batch of step {start + 1}')
             for step, batch in prefetch(self._batch, start, total, self.config.data.prefetch):
                 if step == start or self.setup.kind_at(step) != self._kind:
                     step_function = self._begin_phase(step)
                 self.state, metrics = step_function(self.state, batch)
+                self._peers.at(f'step {step + 1}')
                 self._read()
                 self._waiting = step + 1, metrics
-                self._after_step(step + 1)
-                if stop and step + 1 < total:
+                wishes = votes.cast(stop=bool(stop), save=self._save_late())
+                self._after_step(step + 1, wishes['save'])
+                self._peers.at(f'making the batch of step {step + 2}')
+                if wishes['stop'] and step + 1 < total:
                     self._save(step + 1)
                     self._checkpoints.wait()
-                    raise Stopped(f'{stop.name}: saved step {step + 1} of {total}; the same command continues')
+                    asked = stop.name or 'another process was asked to stop'
+                    raise Stopped(f'{asked}: saved step {step + 1} of {total}; the same command continues')
+            self._peers.at('writing the last checkpoint', unhurried=True)
             with progress.stage('writing the last checkpoint'):
                 self._checkpoints.wait()
         return self._evaluation
@@ -105,7 +127,9 @@ class Loop:
 
     def _batch(self, step: int) -> dict[str, jax.Array]:
         batch_size = self.config.training.batch_size
-        rows = train_batch(self.rows['train'], self.config.seed, step, batch_size, local_rows(batch_size))
+        rows = train_batch(
+            self.rows['train'], self.config.seed, step, batch_size, local_rows(batch_size, self.setup.mesh)
+        )
         return place_batch(rows, self.setup.mesh)
 
     def _set_objective(self, kind: str) -> None:
@@ -117,6 +141,7 @@ class Loop:
         self._set_objective(self.setup.kind_at(step))
         self._progress.set_flops(self._flops, self._peak)
         began = time.monotonic()
+        self._peers.at(f'compiling the training step ({self._kind})', unhurried=True)
         with self._progress.stage(f'compiling the training step ({self._kind})'):
             abstract_batch = self.setup.abstract_batch(self.config.training.batch_size)
             compiled = self.setup.train_step(self._kind).lower(self.setup.abstract, abstract_batch).compile()
@@ -125,24 +150,26 @@ class Loop:
         self._logged = step, self.seconds
         return compiled
 
-    def _after_step(self, step: int) -> None:
-        every = self.config.evaluation.every
+    def _after_step(self, step: int, late: bool) -> None:
+        every, save_every = self.config.evaluation.every, self.config.checkpoint.every_steps
+        save_due = late or bool(save_every and step % save_every == 0)
         if step == self.config.training.steps or (every and step % every == 0):
-            self._evaluate(step)
-        elif self._save_due(step):
+            self._evaluate(step, save_due)
+        elif save_due:
             self._save(step)
 
-    def _save_due(self, step: int) -> bool:
-        every, minutes = self.config.checkpoint.every_steps, self.config.checkpoint.every_minutes
-        late = minutes and time.monotonic() - self._since_save >= 60 * minutes
-        return bool(every and step % every == 0) or bool(late)
+    def _save_late(self) -> bool:
+        """Whether the last save is too long ago, by the clock of this process."""
+        minutes = self.config.checkpoint.every_minutes
+        return bool(minutes) and time.monotonic() - self._since_save >= 60 * minutes
 
-    def _evaluate(self, step: int) -> None:
+    def _evaluate(self, step: int, save_due: bool) -> None:
         """Evaluates, and saves when this is the best so far, the last step, or a save is due anyway.
 
         The score is one of the objective that the run ends with, from the beginning on, so that scores compare.
         """
         self._pause()
+        self._peers.at(f'evaluating after step {step}', unhurried=True)
         self._evaluation = result = self.evaluate(self._progress.track)
         self._clock = time.monotonic()
         tokens, score = step * self._tokens_per_step, result[self._score]
@@ -151,11 +178,13 @@ class Loop:
         self._progress.evaluated(**{self._score: score})
         best = self._best is None or score < self._best
         self._best = score if best else self._best
-        if best or step == self.config.training.steps or self._save_due(step):
+        if best or step == self.config.training.steps or save_due:
             self._save(step, score)
 
     def _save(self, step: int, score: float | None = None) -> None:
         self._pause()
+        self._peers.at(f'saving step {step}', unhurried=True)
+        self._before_save()
         metadata = self._metadata | {'seconds': self.seconds, 'predicted': self.predicted, 'best': self._best}
         self._checkpoints.save(step, self.evaluation_params(), rest_of(self.state), metadata, score)
         self._since_save = self._clock = time.monotonic()
@@ -232,7 +261,7 @@ def evaluate_rows(setup, evaluations, params, rows: Rows, byte_lengths, num_rows
       track: draws a bar around the batches.
     """
     batch_size = setup.config.evaluation.batch_size
-    batches = evaluation_batches(rows, batch_size, local_rows(batch_size), num_rows)
+    batches = evaluation_batches(rows, batch_size, local_rows(batch_size, setup.mesh), num_rows)
     count = -(-(num_rows or len(rows)) // batch_size)
     return evaluate(
         evaluations,

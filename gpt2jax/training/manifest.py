@@ -7,6 +7,7 @@ from pathlib import Path
 
 from gpt2jax.errors import UserError
 from gpt2jax.files import describe_bytes, read_json, sync_folder, write_json
+from gpt2jax.storage import files_below, is_bucket
 
 MANIFEST = 'manifest.json'
 
@@ -60,7 +61,7 @@ def _within(name: str, parts: Collection[str]) -> bool:
 
 def _compare(path: Path, sha256: str, size: int) -> str | None:
     try:
-        found = path.stat().st_size
+        found = path.stat().length if is_bucket(path) else path.stat().st_size
         if found != size:
             return f'{found} bytes ({describe_bytes(found)}) long instead of {size}'
         return None if _digest(path)[0] == sha256 else 'its content has changed (sha256 differs)'
@@ -69,17 +70,13 @@ def _compare(path: Path, sha256: str, size: int) -> str | None:
 
 
 def _files(folder: Path) -> Iterator[Path]:
-    """Every ordinary file below `folder` but its manifest; links are not followed and do not count."""
-    for parent, _, names in os.walk(folder):
-        for name in names:
-            path = Path(parent, name)
-            if path.is_file() and not path.is_symlink() and path != folder / MANIFEST:
-                yield path
+    """Every ordinary file below `folder` but its manifest."""
+    return (path for path in files_below(folder) if path != folder / MANIFEST)
 
 
 def _digest(path: Path, sync: bool = False) -> tuple[str, int]:
     with path.open('rb') as file:
         digest = hashlib.file_digest(file, 'sha256').hexdigest()
-        if sync:
+        if sync and not is_bucket(path):
             os.fsync(file.fileno())
         return digest, file.tell()

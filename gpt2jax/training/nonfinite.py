@@ -15,6 +15,7 @@ from gpt2jax.config import to_dict
 from gpt2jax.data.rows import Rows, train_indices
 from gpt2jax.errors import UserError
 from gpt2jax.files import read_json, write_json
+from gpt2jax.storage import files_below, is_bucket, remove_folder
 from gpt2jax.training.checkpoints import Checkpoints
 from gpt2jax.training.setup import Setup
 
@@ -77,11 +78,17 @@ def read_failure(workdir: Path) -> dict:
 def _keep_checkpoint(checkpoints: Path, folder: Path, step: int | None) -> None:
     """Links the files of a checkpoint into a folder of their own: they stay when the run retires it, and cost nothing.
 
-    A file system without links gets a copy.
+    A file system without links, and a bucket, gets a copy.
     """
-    shutil.rmtree(folder, ignore_errors=True)
-    if step is not None:
-        shutil.copytree(checkpoints / str(step), folder / str(step), copy_function=_link)
+    remove_folder(folder)
+    if step is None:
+        return
+    source, target = checkpoints / str(step), folder / str(step)
+    if is_bucket(folder):
+        for path in files_below(source):
+            (target / path.relative_to(source)).write_bytes(path.read_bytes())
+    else:
+        shutil.copytree(source, target, copy_function=_link)
 
 
 def _link(source: str, target: str) -> None:

@@ -13,12 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from gpt2jax.batches import place_batch
 from gpt2jax.config import overlay
 from gpt2jax.data.rows import Rows, train_batch
 from gpt2jax.losses import each_token, gather_predicted, token_nats
 from gpt2jax.models import make_model
 from gpt2jax.optimizers import path_name
-from gpt2jax.sharding import place_batch
 from gpt2jax.training.setup import Setup
 from gpt2jax.training.state import State
 from gpt2jax.training.statistics import Statistics, measure, measure_rows, summary

@@ -144,4 +144,4 @@ def _leaves(tree):
 
 
 def _checkpoints(workdir: Workdir, keep: int, announce=print) -> Checkpoints:
-    return Checkpoints(workdir.path / 'checkpoints', keep, announce=announce)
+    return Checkpoints(workdir.checkpoints, keep, announce=announce)

@@ -8,18 +8,24 @@ import contextlib
 import datetime
 import errno
 import fcntl
+import hashlib
 import json
 import os
 import shutil
 import socket
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Self
 
 from gpt2jax.errors import UserError
-from gpt2jax.files import describe_bytes, read_json, write_json
+from gpt2jax.files import describe_bytes, read_json, replace_file, write_json
+from gpt2jax.storage import is_bucket, open_path
 
 CONFIG_NAME = 'config.json'
 LOCK_NAME = '.lock'
+
+CACHE = Path('~/.cache/gpt2jax/buckets')  # of each run in a bucket, a folder with its small files
+FILE_LIMIT_BYTES = 2**30  # a larger one in the bucket is none of ours
 
 ABSENT = object()
 
@@ -36,11 +42,58 @@ def check_space(folder: Path, bytes_needed: int, purpose: str) -> None:
 
 
 class Workdir:
-    """The folder of one run."""
+    """The folder of one run.
+
+    Of a run in a bucket the checkpoints are written there by all processes; its small files are kept in a folder of
+    this machine, fetched when this object is made, and copied to the bucket by `publish`.
+
+    Attributes:
+      path: the folder on this machine.
+      store: where the checkpoints are: the same folder, or the address in the bucket.
+    """
 
     def __init__(self, path: str | Path):
-        self.path = Path(path).expanduser().absolute()
+        """Raises UserError when a bucket cannot be reached."""
+        self.store = self.path = open_path(path)
+        self._published: dict[str, int] = {}
         self._lock_descriptor: int | None = None
+        if is_bucket(self.store):
+            self.path = CACHE.expanduser() / hashlib.sha256(str(self.store).encode()).hexdigest()[:16]
+            self._create()
+            self._fetch()
+
+    @property
+    def checkpoints(self) -> Path:
+        """Where the checkpoints are."""
+        return self.store / 'checkpoints'
+
+    def publish(self) -> None:
+        """Copies files of this folder that have changed to the bucket; does nothing where there is none."""
+        if self.store == self.path:
+            return
+        for path in self.path.iterdir():
+            if path.is_file() and not path.name.startswith('.'):
+                changed = path.stat().st_mtime_ns
+                if self._published.get(path.name) != changed:
+                    (self.store / path.name).write_bytes(path.read_bytes())
+                    self._published[path.name] = changed
+
+    def _fetch(self) -> None:
+        """Takes over what the bucket holds; a file that it lacks is an old one of this machine, and goes."""
+        try:
+            there = (
+                {path.name: path for path in self.store.iterdir() if not path.is_dir()} if self.store.exists() else {}
+            )
+            for name, path in there.items():
+                if path.stat().length <= FILE_LIMIT_BYTES:
+                    replace_file(self.path / name, path.read_bytes())
+        except UserError:
+            raise
+        except Exception as error:  # whatever the package of the bucket raises
+            raise UserError(f'{self.store} cannot be read: {error}; check the address and your credentials') from error
+        for path in self.path.iterdir():
+            if path.is_file() and not path.name.startswith('.') and path.name not in there:
+                path.unlink()
 
     def lock(self) -> Self:
         """Takes the folder for this process, creating it when it is not there.
@@ -75,6 +128,15 @@ class Workdir:
             ) from error
         self._lock_descriptor = descriptor
         return self
+
+    @contextlib.contextmanager
+    def locked(self) -> Iterator[Self]:
+        """`lock` and `unlock` around what works in the folder."""
+        self.lock()
+        try:
+            yield self
+        finally:
+            self.unlock()
 
     def unlock(self) -> None:
         """Gives the folder back; does nothing when this object does not hold it."""

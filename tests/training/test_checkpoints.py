@@ -15,7 +15,7 @@ import numpy as np
 import pytest
 
 from gpt2jax.errors import UserError
-from gpt2jax.training import checkpoints, step_folder
+from gpt2jax.training import step_folder
 from gpt2jax.training.checkpoints import Checkpoints
 
 REPOSITORY = Path(__file__).parents[2]
@@ -367,7 +367,7 @@ def test_a_disk_too_full_is_refused_before_anything_is_written(store, monkeypatc
     save(store, 1)
     usage = shutil.disk_usage(store.directory)._replace(free=1000)
     with monkeypatch.context() as patch:
-        patch.setattr(checkpoints.shutil, 'disk_usage', lambda path: usage)
+        patch.setattr(shutil, 'disk_usage', lambda path: usage)
         with pytest.raises(UserError, match=r'not enough space .* needed, 1.0 kB \(1000 bytes\) free'):
             store.save(2, make_params(2), make_rest(2), {})
     assert sorted(path.name for path in store.directory.iterdir()) == ['1']
