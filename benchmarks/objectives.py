@@ -43,9 +43,10 @@ def make(kind, tokenizer, layers, width, heads, length, batch):
     import jax
     import numpy as np
 
+    from gpt2jax.batches import place_batch
     from gpt2jax.config import default_config, overlay
     from gpt2jax.data.rows import batch_shapes
-    from gpt2jax.sharding import place_batch, start_devices
+    from gpt2jax.sharding import start_devices
     from gpt2jax.training.setup import Setup
     from gpt2jax.validation import resolve
 

@@ -45,8 +45,9 @@ def make_gpt2jax(layers, width, heads, length, batch, vocab):
     import numpy as np
     from ml_collections import FrozenConfigDict
 
+    from gpt2jax.batches import place_batch
     from gpt2jax.config import default_config, overlay
-    from gpt2jax.sharding import place_batch, start_devices
+    from gpt2jax.sharding import start_devices
     from gpt2jax.training.setup import Setup
     from gpt2jax.validation import resolve
 

@@ -2,12 +2,15 @@
 
 from ml_collections import ConfigDict
 
+from gpt2jax.config import flatten
 from gpt2jax.data import vocabulary_of
 from gpt2jax.data.corpora import CORPORA
 from gpt2jax.errors import UserError, unknown
 from gpt2jax.models.embedding import padded_vocab
+from gpt2jax.models.splash import splash_blocks
 from gpt2jax.objectives import OBJECTIVES, phases
 from gpt2jax.optimizers import parse_groups
+from gpt2jax.sharding import AXES
 
 
 def check_together(config: ConfigDict) -> None:
@@ -22,6 +25,7 @@ def check_together(config: ConfigDict) -> None:
             f'config.training.batch_size = {training.batch_size} is not a multiple of '
             f'config.training.accumulation = {training.accumulation}'
         )
+    check_kernel(config)
     check_mesh(config)
     check_schedule(config)
     check_objective(config)
@@ -44,12 +48,28 @@ def check_attention(model: ConfigDict, length: int) -> None:
             f'config.data.length = {length} is beyond the position table, '
             f'config.model.position.max_length = {model.position.max_length}'
         )
-    for key, what in (('dropout', 'drop attention weights'), ('softcap', 'cap the scores')):
-        if model.attention.kernel == 'fused' and model.attention[key]:
-            raise UserError(
-                f'config.model.attention.{key} = {model.attention[key]}: the fused kernel cannot {what}; set it to 0, '
-                "or config.model.attention.kernel to 'einsum' or 'auto'"
-            )
+
+
+def check_kernel(config: ConfigDict) -> None:
+    """The kernel must know all that training asks of it; where generation asks for more, the einsum takes over."""
+    attention, length = config.model.attention, config.data.length // max(config.sharding.context, 1)
+    others = "set it to another value, or config.model.attention.kernel to 'einsum' or 'auto'"
+    unable = []
+    if attention.kernel in ('fused', 'splash', 'ring') and attention.dropout:
+        unable.append(('model.attention.dropout', 'drop attention weights'))
+    if attention.kernel == 'fused' and attention.softcap:
+        unable.append(('model.attention.softcap', 'cap the scores'))
+    if attention.kernel == 'splash':
+        if config.model.position.kind in ('alibi', 't5'):
+            unable.append(('model.position.kind', 'add to the scores'))
+        if {kind for _, kind in phases(config)} - {'causal', 'masked'}:
+            unable.append(('objective.kind', 'mix both directions'))
+        if splash_blocks(length, config.data.length) is None:
+            unable.append(('data.length', f'cut {length} tokens of a device into blocks of 128'))
+    if unable:
+        key, what = unable[0]
+        value = flatten(config)[key]
+        raise UserError(f'config.{key} = {value!r}: the {attention.kernel} kernel cannot {what}; {others}')
 
 
 def check_vocabulary(config: ConfigDict) -> None:
@@ -156,14 +176,23 @@ def check_corpus(data: ConfigDict) -> None:
 
 def check_mesh(config: ConfigDict) -> None:
     """The part of each batch that a device gets must be a whole number of rows, and of heads."""
-    tensor, kv_heads = config.sharding.tensor, config.model.attention.num_kv_heads
+    given = [config.sharding[axis] for axis in AXES]
+    if given.count(-1) > 1:
+        raise UserError(
+            f'config.sharding.{" x ".join(AXES)} = {" x ".join(map(str, given))}: only one of them can take what is '
+            'left (-1); data does unless it is set'
+        )
+    context, length = max(config.sharding.context, 1), config.data.length
+    if length % context:
+        raise UserError(f'config.sharding.context = {context} does not divide config.data.length = {length}')
+    tensor, kv_heads = max(config.sharding.tensor, 1), config.model.attention.num_kv_heads
     if kv_heads % tensor:
         raise UserError(
             f'config.sharding.tensor = {tensor} does not divide the heads of keys and values, '
             f'config.model.attention.num_kv_heads = {kv_heads}'
         )
     microbatch = config.training.batch_size // config.training.accumulation
-    devices = max(config.sharding.data, 1) * config.sharding.fsdp
+    devices = max(config.sharding.data, 1) * max(config.sharding.fsdp, 1)
     if microbatch % devices:
         raise UserError(
             f'a microbatch of {microbatch} rows (config.training.batch_size / accumulation) cannot be divided over '

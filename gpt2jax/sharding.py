@@ -1,8 +1,9 @@
-"""Where arrays live: a mesh of devices, and a table of parameter paths. The models know nothing of it.
+"""Where arrays live: a mesh of devices, and a table of parameter paths. The models know a Placement of it alone.
 
 Mesh axes: `data` holds copies of the model (across slices); `fsdp` cuts one copy of parameters and optimizer state into
-parts, which are gathered where they are used; `tensor` cuts the work of each layer: heads, feed-forward and vocabulary
-(Shoeybi et al. 2019, section 3). Rows of the batch are cut over `data` and `fsdp`.
+parts, which are gathered where they are used (Rajbhandari et al. 2020, section 5.3); `context` cuts the length of each
+row; `tensor` cuts the work of each layer: heads, feed-forward and vocabulary (Shoeybi et al. 2019, section 3). Rows of
+the batch are cut over `data` and `fsdp`.
 """
 
 import math
@@ -11,14 +12,16 @@ import re
 
 import jax
 import numpy as np
+from jax.experimental import mesh_utils
 from jax.sharding import AxisType, Mesh, NamedSharding, PartitionSpec
 
 from gpt2jax.errors import UserError
 from gpt2jax.optimizers import path_name
+from gpt2jax.placement import ROW_AXES, Placement
 
 # First match wins. A dimension that the axes do not divide stays whole. Kernels are [out, in].
 RULES = (
-    (r'embedding/token$|head/kernel$', PartitionSpec(('tensor', 'fsdp'), None)),
+    (r'embedding/token$|head/kernel$', PartitionSpec('tensor', 'fsdp')),
     (r'embedding/position', PartitionSpec(None, 'fsdp')),
     (r'attention/out/kernel$|feedforward/contract/kernel$', PartitionSpec('fsdp', 'tensor')),
     (r'attention/(query|key|value)/kernel$|feedforward/(expand|gate)/kernel$', PartitionSpec('tensor', 'fsdp')),
@@ -26,12 +29,15 @@ RULES = (
     (r'.*', PartitionSpec()),
 )
 
-AXES = ('data', 'fsdp', 'tensor')
-ROWS = PartitionSpec(('data', 'fsdp'))  # how a batch is cut, and the activations between two blocks
+AXES = ('data', 'fsdp', 'context', 'tensor')  # the last are the nearest neighbours
+SHOWN_MESHES = 24  # of those that fit, in an error
+ROWS = PartitionSpec(ROW_AXES)  # how a batch is cut
 
 
-def start_devices(config) -> None:
+def start_devices(config, processes: int = 1) -> None:
     """Splits the CPU into devices, before JAX first touches a device; elsewhere it changes nothing.
+
+    `processes` that train together share the devices that the mesh asks for.
 
     One device a core with data parallelism is faster on small models than one device with many threads
     (docs/performance.md). XLA_FLAGS with --xla_force_host_platform_device_count win over the config.
@@ -42,11 +48,15 @@ def start_devices(config) -> None:
     if not count:
         microbatch = config.training.batch_size // config.training.accumulation
         cores = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
-        tensor, fsdp = config.sharding.tensor, config.sharding.fsdp
-        least = max(config.sharding.data, 1) * fsdp * tensor
-        most = max(cores, least) if config.sharding.data == -1 else least
-        rows = math.gcd(microbatch, config.evaluation.batch_size)
-        count = max(n for n in range(least, most + 1, fsdp * tensor) if rows % (n // tensor) == 0)
+        sizes = {axis: max(config.sharding[axis], 1) for axis in AXES}
+        least, rows = math.prod(sizes.values()), sizes['data'] * sizes['fsdp']
+        count = least
+        if -1 in (config.sharding.data, config.sharding.fsdp):
+            batch = math.gcd(microbatch, config.evaluation.batch_size)
+            times = range(1, max(cores, processes) // least + 1)
+            fits = (least * n for n in times if batch % (rows * n) == 0 and least * n % processes == 0)
+            count = max(fits, default=least)
+        count = -(-count // processes)
     if jax.config.jax_num_cpu_devices != count:
         try:
             jax.config.update('jax_num_cpu_devices', count)
@@ -61,40 +71,88 @@ def keep_compiled(folder: str) -> None:
         jax.config.update('jax_compilation_cache_dir', path)
 
 
-def make_mesh(config) -> Mesh:
-    """The mesh of `config.sharding` over all devices there are.
+def make_mesh(config, devices=None) -> Mesh:
+    """The mesh of `config.sharding` over all devices there are, or over `devices` (of a machine that is not there).
+
+    Several slices of a TPU pod are joined by `data` alone, whose traffic is one sum a step.
 
     Raises:
       UserError: when the axes cannot take exactly the devices, or the devices cannot divide the batch.
     """
-    count = jax.device_count()
-    data, fsdp, tensor = (config.sharding[axis] for axis in AXES)
-    if data == -1:
-        data = count // (fsdp * tensor)
-    if data * fsdp * tensor != count:
-        fits = [
-            f'{count // (f * t)} x {f} x {t}'
-            for t in range(1, count + 1)
-            for f in range(1, count + 1)
-            if count % (f * t) == 0 and config.model.attention.num_kv_heads % t == 0
-        ]
+    devices = jax.devices() if devices is None else devices
+    shape = mesh_shape(config, len(devices), num_slices(devices))
+    types = (AxisType.Auto,) * len(AXES)
+    if getattr(devices[0], 'platform', '') != 'tpu':
+        return jax.make_mesh(shape, AXES, devices=devices, axis_types=types)
+    options = {'devices': devices, 'allow_split_physical_axes': True}
+    slices = num_slices(devices)
+    if slices == 1:
+        return Mesh(mesh_utils.create_device_mesh(shape, **options), AXES, axis_types=types)
+    within, across = (shape[0] // slices, *shape[1:]), (slices, *np.ones_like(shape[1:]))
+    return Mesh(mesh_utils.create_hybrid_device_mesh(within, across, **options), AXES, axis_types=types)
+
+
+def num_slices(devices) -> int:
+    """TPU slices, which are joined by a slower network than the one inside of each; 1 on all other hardware."""
+    if getattr(devices[0], 'platform', '') != 'tpu':
+        return 1
+    return len({getattr(device, 'slice_index', 0) for device in devices})
+
+
+def mesh_shape(config, count: int, slices: int = 1) -> tuple[int, ...]:
+    """Sizes of AXES over `count` devices. Raises UserError where they do not fit, or cannot divide the batch."""
+    given = [config.sharding[axis] for axis in AXES]
+    others = math.prod(size for size in given if size != -1)
+    shape = tuple(count // others if size == -1 else size for size in given)
+    if math.prod(shape) != count or shape[0] % slices:
+        asked = ' x '.join(map(str, given))
+        of = f' in {slices} slices, whose slow network data alone may cross' if slices > 1 else ''
+        shapes = [' x '.join(map(str, shape)) for shape in meshes_that_fit(config, count, slices)]
+        more = f' and {len(shapes) - SHOWN_MESHES} more' if len(shapes) > SHOWN_MESHES else ''
+        fits = ', '.join(shapes[:SHOWN_MESHES]) + more
         raise UserError(
-            f'config.sharding.data x fsdp x tensor = {config.sharding.data} x {fsdp} x {tensor} does not fit {count} '
-            f'devices; what fits: {", ".join(fits)}'
+            f'config.sharding.{" x ".join(AXES)} = {asked} does not fit {count} devices{of}; what fits: '
+            f'{fits or "nothing: change config.training.batch_size or accumulation, or take other devices"}'
         )
-    parts = data * fsdp
-    microbatch = config.training.batch_size // config.training.accumulation
-    if microbatch % parts:
-        raise UserError(
-            f'a microbatch of {microbatch} rows (config.training.batch_size / accumulation) cannot be divided over '
-            f'{parts} devices (data x fsdp)'
+    parts = shape[0] * shape[1]
+    if reason := _indivisible(config, parts):
+        raise UserError(reason)
+    return shape
+
+
+def meshes_that_fit(config, count: int, slices: int = 1) -> list[tuple[int, ...]]:
+    """Every shape of AXES over `count` devices that divides the config's batch, length and heads; data first."""
+    divisors = [n for n in range(1, count + 1) if count % n == 0]
+    found = [
+        (count // (fsdp * context * tensor), fsdp, context, tensor)
+        for tensor in divisors
+        for context in divisors
+        for fsdp in divisors
+        if count % (fsdp * context * tensor) == 0
+        and config.model.attention.num_kv_heads % tensor == 0
+        and config.data.length % context == 0
+    ]
+    return [shape for shape in found if shape[0] % slices == 0 and not _indivisible(config, shape[0] * shape[1])]
+
+
+def _indivisible(config, parts: int) -> str:
+    """What of the config's rows cannot be divided over `parts` devices, and what can."""
+    rows, accumulation = config.training.batch_size, config.training.accumulation
+    over = f'cannot be divided over {parts} devices (data x fsdp)'
+    if rows // accumulation % parts:
+        advice = f'batch_size={-(-rows // parts) * parts} --config.training.accumulation=1'
+        if rows % parts == 0:
+            advice = f'accumulation={max(n for n in range(1, rows // parts + 1) if rows % (n * parts) == 0)}'
+        return (
+            f'a microbatch of {rows // accumulation} rows (config.training.batch_size = {rows} / accumulation = '
+            f'{accumulation}) {over}; try --config.training.{advice}'
         )
     if config.evaluation.batch_size % parts:
-        raise UserError(
-            f'config.evaluation.batch_size = {config.evaluation.batch_size} cannot be divided over {parts} devices '
-            '(data x fsdp)'
+        return (
+            f'config.evaluation.batch_size = {config.evaluation.batch_size} {over}: make it a multiple, or 0 for a '
+            'microbatch of training'
         )
-    return jax.make_mesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
+    return ''
 
 
 def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSpec:
@@ -110,14 +168,13 @@ def parameter_spec(path: str, shape: tuple[int, ...], mesh: Mesh) -> PartitionSp
     return PartitionSpec(*fits)
 
 
-def constrain_rows(mesh: Mesh):
-    """What keeps activations [B, ...] cut by rows alone between two blocks; None where every device has its own rows.
-
-    There the step sees the rows of one device only (gpt2jax.training.step.sum_over_replicas).
-    """
-    if mesh.shape['fsdp'] == mesh.shape['tensor'] == 1:
-        return None
-    return lambda x: jax.lax.with_sharding_constraint(x, NamedSharding(mesh, ROWS))
+def make_placement(mesh: Mesh, params) -> Placement:
+    """What a model is told of a mesh; `params` are its parameters, or their shapes."""
+    cuts = []
+    for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
+        spec = parameter_spec(path_name(path), leaf.shape, mesh)
+        cuts += [(path_name(path), tuple(spec))] if 'fsdp' in spec else []
+    return Placement(mesh, tuple(cuts))
 
 
 def shard(tree, mesh: Mesh):
@@ -133,18 +190,6 @@ def shard(tree, mesh: Mesh):
 def shardings(tree):
     """The shardings of a tree of arrays or ShapeDtypeStructs."""
     return jax.tree.map(lambda leaf: leaf.sharding, tree)
-
-
-def place_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
-    """This process's rows of the global batch -> global arrays, cut by rows over all devices."""
-    sharding = NamedSharding(mesh, ROWS)
-    return {name: jax.make_array_from_process_local_data(sharding, array) for name, array in batch.items()}
-
-
-def local_rows(batch_size: int) -> slice:
-    """The rows of a global batch that this process reads."""
-    share = batch_size // jax.process_count()
-    return slice(jax.process_index() * share, (jax.process_index() + 1) * share)
 
 
 def bytes_per_device(tree) -> int:

@@ -69,7 +69,8 @@ def largest_difference(a, b) -> float:
 
 def one_device_setup(config) -> Setup:
     """The parts of a run on the first device, however many there are."""
-    mesh = jax.make_mesh((1, 1, 1), AXES, devices=jax.devices()[:1], axis_types=(AxisType.Auto,) * 3)
+    ones, types = (1,) * len(AXES), (AxisType.Auto,) * len(AXES)
+    mesh = jax.make_mesh(ones, AXES, devices=jax.devices()[:1], axis_types=types)
     return Setup(config, mesh)
 
 

@@ -1,44 +1,134 @@
 """Run by test_sharding in its own process, on 8 forced CPU devices: writes what every mesh trained to standard output.
 
+    python sharded_training.py [all]
+
 One JSON object: {name of the run: {'losses': [...], 'difference': largest difference of final parameters, and of
-those to evaluate, from the run on one device, 'spread': largest movement of a parameter, 'whole': the large matrices
-that were not cut, 'gathered': sizes of the arrays that the step gathers}}. Runs of other optimizers and objectives are
-named 'KIND: MESH' and compared among themselves.
+those to evaluate, from the run on one device, 'evaluated': difference of what is measured, 'spread': largest movement
+of a parameter, 'whole': the large matrices that were not cut, 'collectives': [kind, dtype, size, where from] of the
+step}}. Runs are named 'KIND: MESH', and compared with 'KIND: one device'. The default is a choice in which each axis
+meets each objective and each way to compute; 'all' is every mesh with every objective.
 """
 
+import functools
+import itertools
 import json
 import math
 import re
 import sys
 
 import jax
+import numpy as np
 from helpers import largest_difference, one_device_setup, random_batch, tiny_config
 
+from gpt2jax.batches import place_batch
 from gpt2jax.optimizers import evaluation_params
-from gpt2jax.sharding import place_batch
 from gpt2jax.training.setup import Setup
 
 STEPS = 5
-RUNS = {
-    'one device': {},
-    'data 8': {'sharding__data': 8},
-    'fsdp 8': {'sharding__fsdp': 8},
-    'data 2 x fsdp 4, accumulation 2': {'sharding__data': 2, 'sharding__fsdp': 4, 'training__accumulation': 2},
-    'data 2 x tensor 4': {'sharding__tensor': 4},
-    'fsdp 2 x tensor 4, accumulation 2': {'sharding__fsdp': 2, 'sharding__tensor': 4, 'training__accumulation': 2},
+SCAN = {'model__scan_layers': True, 'model__remat': 'full'}
+DOTS = {'model__remat': 'dots'}
+CUT = {'training__accumulation': 2}
+RING = {'model__attention__kernel': 'ring'}
+
+
+def mesh(data=1, fsdp=1, context=1, tensor=1):
+    """The options of a mesh."""
+    sizes = {'data': data, 'fsdp': fsdp, 'context': context, 'tensor': tensor}
+    return {f'sharding__{axis}': size for axis, size in sizes.items()}
+
+
+# (what is trained, {mesh: how}). The optimizers are those that look beyond single numbers: at whole matrices, at rows
+# and columns. Adafactor has no epsilon (see below).
+KINDS = {
+    'causal': (
+        {},
+        {
+            'data 8': mesh(data=8),
+            'fsdp 8': mesh(fsdp=8),
+            'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT,
+            'data 2 x tensor 4': mesh(data=2, tensor=4),
+            'fsdp 2 x tensor 4, accumulation 2': mesh(fsdp=2, tensor=4) | CUT,
+            'data 2 x context 4': mesh(data=2, context=4),
+            'fsdp 2 x context 2 x tensor 2, scan': mesh(fsdp=2, context=2, tensor=2) | SCAN,
+        },
+    ),
+    'muon': (
+        {'optimizer__kind': 'muon', 'optimizer__average': 0.5, 'model__num_layers': 1},
+        {'data 2 x fsdp 4': mesh(data=2, fsdp=4)},
+    ),
+    'adafactor': (
+        {'optimizer__kind': 'adafactor', 'model__attention__bias': False, 'model__num_layers': 1},
+        {'data 2 x fsdp 4': mesh(data=2, fsdp=4)},
+    ),
+    # Objectives that draw: which rows are causal, which tokens hidden. The rate moves from step to step.
+    'hybrid': (
+        {'objective__kind': 'hybrid', 'objective__rate': 0.2, 'objective__start_rate': 0.8, 'model__num_layers': 1},
+        {'data 8': mesh(data=8) | CUT, 'context 4 x tensor 2, dots': mesh(context=4, tensor=2) | DOTS},
+    ),
+    'masked': (
+        {'objective__kind': 'masked', 'objective__rate': 0.3, 'model__position__kind': 'alibi', 'model__num_layers': 1},
+        {'fsdp 4 x context 2, accumulation 2': mesh(fsdp=4, context=2) | CUT},
+    ),
+    'prefix': (
+        {'objective__kind': 'prefix', 'model__attention__num_kv_heads': 2, 'model__attention__value_residual': True},
+        {'data 2 x context 2 x tensor 2, scan': mesh(data=2, context=2, tensor=2) | SCAN},
+    ),
+    'span_corruption': (
+        {'objective__kind': 'span_corruption', 'objective__mean_span': 2.0, 'model__num_layers': 1},
+        {'fsdp 4 x tensor 2, dots': mesh(fsdp=4, tensor=2) | DOTS},
+    ),
+    'ring': (
+        {'model__attention__dropout': 0.0, 'model__position__kind': 't5', 'model__num_layers': 1},
+        {'data 2 x context 4': mesh(data=2, context=4) | RING},
+    ),
+    'ring, window': (
+        {
+            'model__attention__dropout': 0.0,
+            'model__attention__num_kv_heads': 2,
+            'model__attention__softcap': 5.0,
+            'model__attention__window': 4,
+            'model__attention__global_every': 2,
+        },
+        {'context 4 x tensor 2, scan': mesh(context=4, tensor=2) | SCAN | RING},
+    ),
+    'ring, masked': (
+        {'model__attention__dropout': 0.0, 'objective__kind': 'masked', 'model__num_layers': 1},
+        {'fsdp 4 x context 2': mesh(fsdp=4, context=2) | RING},
+    ),
+    # Blocks of 128, interpreted on CPU.
+    'splash': (
+        {
+            'model__attention__dropout': 0.0,
+            'model__attention__window': 200,
+            'model__attention__global_every': 2,
+            'data__length': 256,
+            'training__batch_size': 4,
+        },
+        {'data 2 x context 2 x tensor 2, scan': mesh(2, 1, 2, 2) | SCAN | {'model__attention__kernel': 'splash'}},
+    ),
 }
-# Those that look beyond single numbers: at whole matrices, at rows and columns. Adafactor has no epsilon (see below).
-OPTIMIZERS = {
-    'muon': {'optimizer__kind': 'muon', 'optimizer__average': 0.5},
-    'adafactor': {'optimizer__kind': 'adafactor', 'model__attention__bias': False},
+MESHES = {
+    'data 8': mesh(data=8),
+    'fsdp 8': mesh(fsdp=8),
+    'tensor 4': mesh(data=2, tensor=4),
+    'context 8': mesh(context=8),
+    **{
+        f'{a} {m} x {b} {n}': mesh(**{a: m, b: n})
+        for a, b in itertools.combinations(('data', 'fsdp', 'context', 'tensor'), 2)
+        for m, n in ((4, 2), (2, 4))
+        if not (a == 'data' and b == 'tensor' and n == 4)
+    },
 }
-for kind, changes in OPTIMIZERS.items():
-    RUNS[f'{kind}: one device'] = changes | {'model__num_layers': 1}
-    RUNS[f'{kind}: data 2 x fsdp 4'] = RUNS[f'{kind}: one device'] | {'sharding__data': 2, 'sharding__fsdp': 4}
-# An objective that draws: which rows are causal, which tokens hidden. The rate moves from step to step.
-HYBRID = {'objective__kind': 'hybrid', 'objective__rate': 0.2, 'objective__start_rate': 0.8, 'model__num_layers': 1}
-RUNS['hybrid: one device'] = HYBRID
-RUNS['hybrid: data 8'] = HYBRID | {'sharding__data': 8, 'training__accumulation': 2}
+WAYS = {'': {}, ', scan': SCAN, ', dots': DOTS, ', accumulation 2': CUT, ', scan, accumulation 2': SCAN | CUT}
+
+
+def every_mesh():
+    """Every mesh with every objective, the ways to compute dealt out in turn."""
+    ways, kinds = itertools.cycle(WAYS.items()), {}
+    for kind in ('causal', 'masked', 'prefix', 'hybrid', 'span_corruption'):
+        runs = {name + way: changes | how for (name, changes), (way, how) in zip(MESHES.items(), ways, strict=False)}
+        kinds[kind] = ({'objective__kind': kind, 'objective__rate': 0.3}, runs)
+    return kinds
 
 
 def run_config(**changes):
@@ -61,14 +151,22 @@ def run_config(**changes):
 
 
 def train(setup: Setup):
-    """Losses, initial and final parameters on the host, the final state on its devices, and the compiled step."""
-    step = setup.train_step().lower(setup.abstract, setup.abstract_batch(16)).compile()
+    """Losses, initial and final parameters on the host, what is measured, the final state, and the compiled step."""
+    rows, length = setup.config.training.batch_size, setup.config.data.length
+    batch = functools.partial(random_batch, rows, length)
+    step = setup.train_step().lower(setup.abstract, setup.abstract_batch(rows)).compile()
     state, losses = setup.initial_state(), []
     start = jax.device_get(read(state))
     for index in range(STEPS):
-        state, metrics = step(state, place_batch(random_batch(16, 16, seed=index), setup.mesh))
+        state, metrics = step(state, place_batch(batch(seed=index), setup.mesh))
         losses.append(float(metrics['loss']))
-    return losses, start, jax.device_get(read(state)), state, step
+    evaluated = []
+    for _, measure in setup.evaluations(lossless=True):
+        found = jax.device_get(measure(state.params, place_batch(batch(seed=9), setup.mesh)))
+        weights = found['weights']
+        nats = np.sum(np.where(weights > 0, found['nats'], 0), dtype=np.float64)
+        evaluated.append([float(nats / np.sum(weights)), float(np.sum(weights))])
+    return losses, evaluated, start, jax.device_get(read(state)), state, step
 
 
 def read(state):
@@ -86,30 +184,53 @@ def whole_matrices(state) -> list[str]:
     ]
 
 
-def gathered(step) -> list[int]:
-    """Sizes of the arrays that a compiled step gathers from all devices."""
-    shapes = re.findall(r'= \(?\w+\[([\d,]*)\][^=]*? all-gather(?:-start)?\(', step.as_text())
-    return [math.prod(map(int, shape.split(','))) for shape in shapes]
+COLLECTIVE = re.compile(
+    r'= \(?(\w+)\[([\d,]*)\][^=]*? (all-gather|all-reduce|reduce-scatter|all-to-all|collective-permute)(?:-start)?\('
+)
+
+
+def collectives(step) -> list[tuple[str, str, int, str]]:
+    """(kind, dtype, size of what comes out, where from) of everything that the devices of a compiled step exchange."""
+    found = []
+    for line in step.as_text().splitlines():
+        if match := COLLECTIVE.search(line):
+            dtype, shape, kind = match.groups()
+            source = re.search(r'op_name="([^"]*)"', line)
+            size = math.prod(map(int, filter(None, shape.split(','))))
+            found.append((kind, dtype, size, source[1] if source else ''))
+    return found
+
+
+def travels_as(**changes) -> list[list[str]]:
+    """(kind, dtype) of what a bfloat16 step asks for, before a backend has its own way."""
+    setup = Setup.from_config(run_config(model__dtype='bfloat16', **changes))
+    text = setup.train_step().lower(setup.abstract, setup.abstract_batch(16)).as_text()
+    gathered = re.findall(r'"stablehlo.(all_gather)".*?-> tensor<[\dx]*x(\w+)>', text)
+    reduced = re.findall(r'"stablehlo.(reduce_scatter)"\(.*?\}\) : .*?-> tensor<[\dx]*x(\w+)>', text, re.DOTALL)
+    return sorted(set(gathered + reduced))
 
 
 def main() -> None:
     """Trains every run and prints the comparison."""
     assert jax.device_count() == 8
-    results, reference = {}, None
-    for name, changes in RUNS.items():
-        config = run_config(**changes)
-        alone = 'one device' in name
-        setup = one_device_setup(config) if alone else Setup.from_config(config)
-        losses, start, final, state, step = train(setup)
-        reference = final if alone else reference
-        results[name] = {
-            'losses': losses,
-            'difference': largest_difference(final, reference),
-            'spread': largest_difference(final, start),
-            'whole': whole_matrices(state),
-            'gathered': gathered(step),
-            'devices': len(state.params['embedding']['token'].sharding.device_set),
-        }
+    results, everything = {}, sys.argv[1:] == ['all']
+    for kind, (options, runs) in (every_mesh() if everything else KINDS).items():
+        reference = None
+        for name, changes in {'one device': {}, **runs}.items():
+            config = run_config(**(options | changes))
+            setup = Setup.from_config(config) if changes else one_device_setup(config)
+            losses, evaluated, start, final, state, step = train(setup)
+            reference = reference or (final, evaluated)
+            results[f'{kind}: {name}'] = {
+                'losses': losses,
+                'difference': largest_difference(final, reference[0]),
+                'evaluated': largest_difference(evaluated, reference[1]),
+                'spread': largest_difference(final, start),
+                'whole': whole_matrices(state),
+                'collectives': collectives(step),
+                'devices': len(state.params['embedding']['token'].sharding.device_set),
+            }
+    results['bfloat16'] = travels_as(**mesh(data=2, fsdp=4))
     json.dump(results, sys.stdout)
 
 

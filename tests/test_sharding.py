@@ -18,16 +18,16 @@ from gpt2jax import sharding
 from gpt2jax.errors import UserError
 from gpt2jax.models import make_model
 from gpt2jax.optimizers import OPTIMIZERS, make_optimizer, path_name
-from gpt2jax.sharding import AXES, RULES, bytes_per_device, local_rows, make_mesh, parameter_spec, shard
+from gpt2jax.placement import Placement
+from gpt2jax.sharding import AXES, RULES, bytes_per_device, make_mesh, make_placement, num_slices, parameter_spec, shard
 from gpt2jax.training.state import make_init
 
-VOCABULARY = PartitionSpec(('tensor', 'fsdp'), None)
 INWARD, OUTWARD = PartitionSpec('tensor', 'fsdp'), PartitionSpec('fsdp', 'tensor')
 HEADS, WHOLE = PartitionSpec('tensor'), PartitionSpec()
 TABLE = {
-    'embedding/token': VOCABULARY,
+    'embedding/token': INWARD,
     'embedding/position/embedding': PartitionSpec(None, 'fsdp'),
-    'head/kernel': VOCABULARY,
+    'head/kernel': INWARD,
     'blocks/*/attention/query/kernel': INWARD,
     'blocks/*/attention/key/kernel': INWARD,
     'blocks/*/attention/value/kernel': INWARD,
@@ -49,9 +49,9 @@ TABLE = {
 }
 
 
-def mesh_of(data, fsdp, tensor=1):
+def mesh_of(data, fsdp, context=1, tensor=1):
     """A mesh of devices that need not exist."""
-    return AbstractMesh((data, fsdp, tensor), AXES, axis_types=(AxisType.Auto,) * 3)
+    return AbstractMesh((data, fsdp, context, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
 def abstract_gpt2(**changes):
@@ -116,7 +116,7 @@ def test_a_dimension_that_does_not_divide_stays_whole():
     kernel = 'blocks/0/attention/query/kernel', (16, 12)
     assert parameter_spec(*kernel, mesh_of(2, 4)) == INWARD
     assert parameter_spec(*kernel, mesh_of(1, 8)) == PartitionSpec('tensor', None)
-    assert parameter_spec('embedding/token', (50257, 64), mesh_of(1, 8)) == PartitionSpec(None, None)
+    assert parameter_spec('embedding/token', (50257, 64), mesh_of(1, 2, 1, 4)) == PartitionSpec(None, 'fsdp')
 
 
 def test_a_scalar_of_the_optimizer_is_whole_whatever_its_path():
@@ -138,24 +138,53 @@ def test_bytes_per_device_count_the_part_that_a_device_holds():
     assert bytes_per_device({'a': array(PartitionSpec('fsdp')), 'b': array(PartitionSpec())}) == 64 + 256
 
 
+def test_a_model_is_told_which_parameters_are_cut_and_along_what():
+    cuts = dict(make_placement(mesh_of(1, 2, 1, 4), abstract_gpt2().params).cuts)
+    assert cuts['blocks/0/attention/query/kernel'] == ('tensor', 'fsdp')
+    assert cuts['blocks/0/feedforward/contract/kernel'] == ('fsdp', 'tensor')
+    assert cuts['embedding/position/embedding'] == (None, 'fsdp')
+    assert 'norm_final/scale' not in cuts
+
+
+def test_without_a_mesh_a_placement_does_nothing():
+    x = np.ones((2, 4))
+    alone = Placement()
+    assert alone.whole({'a': x})['a'] is alone.rows(x) is alone.own_length(x) is alone.whole_length(x) is x
+    assert alone.start(4) is None
+
+
+class Device:
+    """One that is not there."""
+
+    def __init__(self, number, platform='cpu', slice_index=0):
+        self.id, self.platform, self.slice_index = number, platform, slice_index
+
+
+def devices_of(count, platform='cpu', slices=1):
+    return [Device(i, platform, i * slices // count) for i in range(count)]
+
+
 @pytest.fixture
 def eight(monkeypatch):
     """Pretends that there are eight devices."""
-    monkeypatch.setattr(jax, 'device_count', lambda: 8)
-    monkeypatch.setattr(jax, 'make_mesh', lambda shape, names, axis_types: dict(zip(names, shape, strict=True)))
+    monkeypatch.setattr(jax, 'devices', lambda: devices_of(8))
+    monkeypatch.setattr(jax, 'make_mesh', lambda shape, names, **_: dict(zip(names, shape, strict=True)))
 
 
 @pytest.mark.parametrize(
     ('given', 'taken'),
     [
-        ((-1, 1, 1), (8, 1, 1)),
-        ((-1, 4, 1), (2, 4, 1)),
-        ((8, 1, 1), (8, 1, 1)),
-        ((1, 8, 1), (1, 8, 1)),
-        ((2, 4, 1), (2, 4, 1)),
-        ((-1, 1, 4), (2, 1, 4)),
-        ((-1, 2, 4), (1, 2, 4)),
-        ((2, 2, 2), (2, 2, 2)),
+        ((-1, 1, 1, 1), (8, 1, 1, 1)),
+        ((-1, 4, 1, 1), (2, 4, 1, 1)),
+        ((8, 1, 1, 1), (8, 1, 1, 1)),
+        ((1, 8, 1, 1), (1, 8, 1, 1)),
+        ((1, -1, 1, 1), (1, 8, 1, 1)),
+        ((2, 4, 1, 1), (2, 4, 1, 1)),
+        ((-1, 1, 1, 4), (2, 1, 1, 4)),
+        ((2, 1, 1, -1), (2, 1, 1, 4)),
+        ((-1, 2, 1, 4), (1, 2, 1, 4)),
+        ((2, 1, -1, 2), (2, 1, 2, 2)),
+        ((-1, 1, 8, 1), (1, 1, 8, 1)),
     ],
 )
 def test_a_mesh_takes_all_devices(eight, given, taken):
@@ -165,13 +194,53 @@ def test_a_mesh_takes_all_devices(eight, given, taken):
 
 @pytest.mark.parametrize(('data', 'fsdp'), [(4, 1), (-1, 3), (8, 2), (-1, 16)])
 def test_a_mesh_that_cannot_take_the_devices_is_refused_with_those_that_can(eight, data, fsdp):
-    config = tiny_config(training__batch_size=48, sharding__data=data, sharding__fsdp=fsdp)
+    options = {'training__batch_size': 48, 'data__length': 18}  # lengths that two devices can share, and no more
+    config = tiny_config(sharding__data=data, sharding__fsdp=fsdp, **options)
     message = (
-        rf'data x fsdp x tensor = {data} x {fsdp} x 1 does not fit 8 devices; what fits: '
-        '8 x 1 x 1, 4 x 2 x 1, 2 x 4 x 1, 1 x 8 x 1, 4 x 1 x 2, 2 x 2 x 2, 1 x 4 x 2, 2 x 1 x 4, 1 x 2 x 4$'
+        rf'data x fsdp x context x tensor = {data} x {fsdp} x 1 x 1 does not fit 8 devices; what fits: '
+        '8 x 1 x 1 x 1, 4 x 2 x 1 x 1, 2 x 4 x 1 x 1, 1 x 8 x 1 x 1, '
+        '4 x 1 x 2 x 1, 2 x 2 x 2 x 1, 1 x 4 x 2 x 1, '
+        '4 x 1 x 1 x 2, 2 x 2 x 1 x 2, 1 x 4 x 1 x 2, 2 x 1 x 2 x 2, 1 x 2 x 2 x 2, '
+        '2 x 1 x 1 x 4, 1 x 2 x 1 x 4, 1 x 1 x 2 x 4$'
     )
     with pytest.raises(UserError, match=message):
         make_mesh(config)
+
+
+def test_only_one_axis_takes_what_is_left():
+    with pytest.raises(UserError, match=r'= -1 x -1 x 1 x 1: only one of them can take what is left'):
+        tiny_config(sharding__fsdp=-1)
+
+
+def test_a_context_that_does_not_divide_the_length_is_refused():
+    with pytest.raises(UserError, match=r'config.sharding.context = 3 does not divide config.data.length = 16'):
+        tiny_config(sharding__context=3)
+
+
+def test_slices_are_joined_by_data_alone():
+    """As on TPU pods: within a slice all axes, across slices whole copies."""
+    devices = devices_of(16, 'tpu', slices=2)
+    assert num_slices(devices) == 2
+    config = tiny_config(sharding__data=1, sharding__fsdp=16, training__batch_size=16)
+    fits = r'16 devices in 2 slices; what fits: 16 x 1 x 1 x 1, 8 x 2 x 1 x 1, 4 x 4 x 1 x 1, 2 x 8 x 1 x 1, 8 x 1 x 2'
+    with pytest.raises(UserError, match=fits):
+        make_mesh(config, devices)
+    assert num_slices(devices_of(16, 'gpu', slices=2)) == 1
+
+
+def test_a_hybrid_mesh_keeps_the_slices_apart(monkeypatch):
+    asked = {}
+
+    def create(within, across, devices, **options):
+        asked.update(within=within, across=across, **options)
+        return np.asarray(devices).reshape(np.multiply(within, across))
+
+    monkeypatch.setattr(sharding.mesh_utils, 'create_hybrid_device_mesh', create)
+    monkeypatch.setattr(sharding, 'Mesh', lambda devices, names, **_: dict(zip(names, devices.shape, strict=True)))
+    config = tiny_config(sharding__data=-1, sharding__fsdp=4, training__batch_size=16)
+    made = make_mesh(config, devices_of(16, 'tpu', slices=2))
+    assert made == {'data': 4, 'fsdp': 4, 'context': 1, 'tensor': 1}
+    assert asked == {'within': (2, 4, 1, 1), 'across': (2, 1, 1, 1), 'allow_split_physical_axes': True}
 
 
 def test_a_batch_that_the_devices_cannot_divide_is_refused(eight):
@@ -197,6 +266,8 @@ def test_a_batch_that_the_devices_cannot_divide_is_refused(eight):
         ({'sharding__tensor': 2}, 2, 2),
         ({'sharding__tensor': 4, 'training__batch_size': 2}, 64, 8),
         ({'sharding__data': 1, 'sharding__tensor': 4}, 2, 4),
+        ({'sharding__data': 1, 'sharding__fsdp': -1}, 4, 4),
+        ({'sharding__data': 2, 'sharding__context': 4}, 64, 8),
     ],
 )
 def test_the_cpu_is_split_into_devices_that_divide_the_batch(monkeypatch, changes, cores, devices):
@@ -229,15 +300,6 @@ def test_the_environment_wins_over_the_config(monkeypatch):
     sharding.start_devices(tiny_config(sharding__cpu_devices=4))
 
 
-def test_the_parts_of_all_processes_make_the_batch(monkeypatch):
-    monkeypatch.setattr(jax, 'process_count', lambda: 4)
-    rows = []
-    for index in range(4):
-        monkeypatch.setattr(jax, 'process_index', lambda index=index: index)
-        rows += range(32)[local_rows(32)]
-    assert rows == list(range(32))
-
-
 @pytest.fixture(scope='module')
 def trained(tmp_path_factory, worker_id):
     """Five steps on several meshes of eight forced CPU devices; of the workers of a test run one trains."""
@@ -250,59 +312,96 @@ def trained(tmp_path_factory, worker_id):
         return json.loads(found.read_text())
 
 
-def train_on_eight_devices() -> str:
-    """What sharded_training.py prints."""
+def train_on_eight_devices(*arguments) -> str:
+    """What sharded_training.py prints, unless the compiler complained that it had to join what was cut."""
     program = Path(__file__).with_name('sharded_training.py')
     flags = f'{os.environ["XLA_FLAGS"]} --xla_force_host_platform_device_count=8'
     environment = os.environ | {'XLA_FLAGS': flags, 'PYTHONPATH': str(program.parents[1])}
-    done = subprocess.run([sys.executable, program], env=environment, capture_output=True, text=True, check=False)
+    command = [sys.executable, program, *arguments]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     assert done.returncode == 0, done.stderr
+    assert 'rematerialization' not in done.stderr, done.stderr
     return done.stdout
 
 
-def test_every_mesh_and_accumulation_trains_like_one_device(trained):
-    """With dropout on: it is keyed by the row of the global batch, not by the device or the microbatch."""
-    reference = trained['one device']
-    assert reference['spread'] > 5e-3  # so that a difference of 1e-5 means something
-    runs = {name: run for name, run in trained.items() if ':' not in name}
-    assert len(runs) == 6
+def check_against_one_device(results: dict) -> int:
+    """How many runs on a mesh gave the losses, the parameters and the measures of theirs on one device."""
+    runs = {name: run for name, run in results.items() if ': ' in name and not name.endswith(': one device')}
     for name, run in runs.items():
-        np.testing.assert_allclose(run['losses'], reference['losses'], rtol=0, atol=1e-5, err_msg=name)
+        alone = results[f'{name.partition(": ")[0]}: one device']
+        assert alone['spread'] > 5e-3, name  # so that a difference of 1e-5 means something
+        np.testing.assert_allclose(run['losses'], alone['losses'], rtol=0, atol=1e-5, err_msg=name)
         assert run['difference'] < 1e-5, name
-        assert run['devices'] == (1 if run is reference else 8)
+        assert run['evaluated'] < 1e-5, name
+        assert (run['devices'], alone['devices']) == (8, 1), name
+    return len(runs)
+
+
+def test_every_mesh_objective_kernel_and_optimizer_trains_like_one_device(trained):
+    """With dropout on: it is keyed by the row of the global batch and its place there, not by device or microbatch."""
+    assert check_against_one_device(trained) == 18
+
+
+@pytest.mark.slow
+def test_every_mesh_with_every_objective_trains_like_one_device():
+    assert check_against_one_device(json.loads(train_on_eight_devices('all'))) == 75
+
+
+def exchanged(run, *kinds: str) -> list[tuple[str, int, str]]:
+    """(dtype, size, where from) of a step's collectives of these kinds."""
+    return [tuple(rest) for kind, *rest in run['collectives'] if kind in kinds]
+
+
+GATHERS = 'all-gather', 'all-to-all', 'collective-permute'
+
+
+def test_copies_of_the_model_exchange_one_sum_a_step(trained):
+    assert len(trained['causal: data 8']['collectives']) == 1
+    assert len(trained['hybrid: data 8']['collectives']) == 1  # with accumulation
 
 
 def test_tensor_parallel_layers_and_vocabulary_are_never_gathered(trained):
     """Matrices, heads, feed-forward and logits stay cut: what devices exchange is sums of activations alone."""
-    assert trained['data 2 x tensor 4']['gathered'] == []
-    assert trained['fsdp 8']['gathered']  # that gathering is seen where there is some
+    assert exchanged(trained['causal: data 2 x tensor 4'], *GATHERS) == []
+    whole = 32 * 128  # the largest matrix of a block, of which each device has a quarter after gathering over fsdp
+    sizes = [size for _, size, source in exchanged(trained['causal: fsdp 2 x tensor 4, accumulation 2'], *GATHERS)]
+    assert max(sizes) == max(whole, 264 * 32) // 4
 
 
-def test_fsdp_never_gathers_several_matrices_in_one_piece(trained):
-    largest = 264 * 32  # the token embedding
-    for name in ('fsdp 8', 'data 2 x fsdp 4, accumulation 2'):
-        assert max(trained[name]['gathered']) <= largest, name
+def test_fsdp_gathers_one_matrix_at_a_time_and_hands_back_its_sum(trained):
+    matrices = 2 * 6 + 2  # of two layers, and two tables
+    for name in ('causal: fsdp 8', 'causal: data 2 x fsdp 4, accumulation 2'):
+        gathered, reduced = (exchanged(trained[name], kind) for kind in ('all-gather', 'reduce-scatter'))
+        assert len(gathered) == len(reduced) == matrices, name
+        assert max(size for _, size, _ in gathered) == 264 * 32, name  # the token embedding
+        assert exchanged(trained[name], 'all-to-all', 'collective-permute') == []
+
+
+def test_weights_travel_in_the_dtype_of_the_products_and_gradients_in_float32(trained):
+    assert trained['bfloat16'] == [['all_gather', 'bf16'], ['reduce_scatter', 'f32']]
+
+
+def test_context_parallelism_gathers_keys_and_values_alone(trained):
+    """And what says who sees them: order and segment."""
+    run, rows = trained['causal: data 2 x context 4'], 8
+    gathered = exchanged(run, *GATHERS)
+    numbers = [(size, source) for dtype, size, source in gathered if dtype == 'f32']
+    assert [size for size, _ in numbers] == [rows * 16 * 32] * 4  # keys and values of two layers
+    assert all('attention' in source for _, source in numbers)
+    assert sum(dtype == 's32' for dtype, *_ in gathered) == 2
+    assert len(gathered) == 6
+
+
+def test_a_ring_hands_keys_and_values_on_and_gathers_nothing(trained):
+    for name in ('ring: data 2 x context 4', 'ring, window: context 4 x tensor 2, scan'):
+        assert exchanged(trained[name], 'collective-permute')
+        assert all('attention' in source for *_, source in exchanged(trained[name], 'collective-permute')), name
+        assert [a for a in exchanged(trained[name], 'all-gather', 'all-to-all') if a[0] == 'f32'] == [], name
 
 
 def test_fsdp_really_cuts_what_the_devices_hold(trained):
-    assert trained['fsdp 8']['whole'] == []
-    assert trained['data 2 x fsdp 4, accumulation 2']['whole'] == []
-    assert len(trained['data 8']['whole']) == len(trained['one device']['whole']) > 0
-
-
-@pytest.mark.parametrize('kind', ['muon', 'adafactor'])
-def test_optimizers_of_whole_matrices_and_averages_train_on_a_mesh_like_on_one_device(trained, kind):
-    alone, cut = trained[f'{kind}: one device'], trained[f'{kind}: data 2 x fsdp 4']
-    assert alone['spread'] > 5e-3
-    np.testing.assert_allclose(cut['losses'], alone['losses'], rtol=0, atol=1e-5)
-    assert cut['difference'] < 1e-5
-    assert cut['devices'] == 8
-    assert cut['whole'] == []
-
-
-def test_what_an_objective_draws_does_not_depend_on_devices_and_microbatches(trained):
-    alone, cut = trained['hybrid: one device'], trained['hybrid: data 8']
-    assert alone['spread'] > 5e-3
-    np.testing.assert_allclose(cut['losses'], alone['losses'], rtol=0, atol=1e-5)
-    assert cut['difference'] < 1e-5
-    assert cut['devices'] == 8
+    assert trained['causal: fsdp 8']['whole'] == []
+    assert trained['causal: data 2 x fsdp 4, accumulation 2']['whole'] == []
+    assert trained['muon: data 2 x fsdp 4']['whole'] == []
+    assert trained['adafactor: data 2 x fsdp 4']['whole'] == []
+    assert len(trained['causal: data 8']['whole']) == len(trained['causal: one device']['whole']) > 0

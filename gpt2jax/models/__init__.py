@@ -1,14 +1,15 @@
 """Models: from an Example to hidden states and logits. A new architecture is one file and its name here."""
 
 from gpt2jax.models.transformer import Transformer
+from gpt2jax.placement import ALONE, Placement
 
 ARCHITECTURES = {'transformer': Transformer}
 
 
-def make_model(config, constrain=None):
-    """The model that `config.model` names, as pure functions (init, apply, head, init_carry).
+def make_model(config, placement: Placement = ALONE):
+    """The model that `config.model` names, as pure functions (init, gather, apply, head, init_carry).
 
     Args:
-      constrain: where activations live between two blocks (gpt2jax.sharding.constrain_rows).
+      placement: where it runs; by default on one device.
     """
-    return ARCHITECTURES[config.architecture](config, constrain)
+    return ARCHITECTURES[config.architecture](config, placement)

@@ -10,10 +10,13 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from gpt2jax.models.kernels import KERNELS, Scoring, attention_weights
+from gpt2jax.models.einsum import Scoring, attention_weights
+from gpt2jax.models.kernels import attend
 from gpt2jax.models.linear import Linear
+from gpt2jax.models.masks import Sight
 from gpt2jax.models.norms import RMSNorm
 from gpt2jax.models.positions import rotate
+from gpt2jax.placement import ALONE, Placement
 
 
 @struct.dataclass
@@ -21,21 +24,21 @@ class Context:
     """What every layer of a stack is told beside its input.
 
     Attributes:
-      mask: [B, L, M] bool, who sees whom (gpt2jax.models.masks.visible).
+      sight: who sees whom, but for the window.
       row: [B] index of each row in the global batch, for per-row randomness.
-      visibility: what is known of the mask beforehand (gpt2jax.objectives), so that a kernel may skip work.
       slot: index of the first cache slot that this call fills; None without a cache.
       near: [L, M] bool, which keys are within the window; None without a window.
       rotation, bias: of the position encoding (gpt2jax.models.positions).
+      placement: where the model runs.
     """
 
-    mask: Array
+    sight: Sight
     row: Array
-    visibility: str = struct.field(pytree_node=False)
     slot: Array | None = None
     near: Array | None = None
     rotation: tuple[Array, Array] | None = None
     bias: Array | None = None
+    placement: Placement = struct.field(pytree_node=False, default=ALONE)
 
 
 @struct.dataclass
@@ -69,12 +72,14 @@ class Attention(nn.Module):
           layer: index, cache and first values.
           drop: dropout on the attention weights.
         """
-        config, (B, L, D) = self.config.attention, x_BLD.shape
+        config, D = self.config.attention, x_BLD.shape[-1]
         K = D // config.num_heads
 
+        flat = context.placement.platform != 'tpu'
+
         def project(name, heads):
-            y_BLE = Linear(heads * K, self.std, config.bias, self.config.dtype, name=name)(x_BLD)
-            return y_BLE.reshape(B, L, heads, K)
+            options = {'heads_out': heads, 'flat': flat, 'name': name}
+            return Linear(heads * K, self.std, config.bias, self.config.dtype, **options)(x_BLD)
 
         query_BLHK, key_BLNK = project('query', config.num_heads), project('key', config.num_kv_heads)
         value_BNMK = project('value', config.num_kv_heads).transpose(0, 2, 1, 3)
@@ -94,17 +99,20 @@ class Attention(nn.Module):
             value_BNMK = jax.lax.dynamic_update_slice(layer.cache.value, value_BNMK.astype(layer.cache.value.dtype), at)
             layer = layer.replace(cache=LayerCache(key_BNMK, value_BNMK))
         scoring = Scoring(context.bias, score_scale(self.config), config.softcap, drop)
-        mask_BLM = context.mask if context.near is None else context.mask & self._reach(context.near, layer.index)
+        sight = self._see(context, layer.index)
         if self.is_mutable_collection('maps'):
-            self.sow('maps', 'weights', attention_weights(query_BLHK, key_BNMK, mask_BLM, scoring))
-        y_BLHK = KERNELS[config.kernel](query_BLHK, key_BNMK, value_BNMK, mask_BLM, context.visibility, scoring)
-        out = Linear(D, self.residual_std, config.bias, self.config.dtype, name='out')
-        return out(y_BLHK.reshape(B, L, D)), layer
+            self.sow('maps', 'weights', attention_weights(query_BLHK, key_BNMK, sight.mask, scoring))
+        y_BLHK = attend(config.kernel, query_BLHK, key_BNMK, value_BNMK, sight, scoring, context.placement)
+        options = {'heads_in': config.num_heads, 'flat': flat, 'name': 'out'}
+        return Linear(D, self.residual_std, config.bias, self.config.dtype, **options)(y_BLHK), layer
 
-    def _reach(self, near_LM: Array, index) -> Array:
-        """The window, or everything in every n-th layer."""
+    def _see(self, context: Context, index) -> Sight:
+        """Within the window, or everything in every n-th layer."""
+        if context.near is None:
+            return context.sight
         every = self.config.attention.global_every
-        return near_LM | (every > 0 and (index + 1) % every == 0)
+        wide = every > 0 and (index + 1) % every == 0
+        return context.sight.replace(mask=context.sight.mask & (context.near | wide), wide=wide)
 
     def _mix_values(self, value_BNMK: Array, layer: 'Layer') -> tuple[Array, 'Layer']:
         """Learned parts of a layer's own values and of the first layer's, half of each at the start.

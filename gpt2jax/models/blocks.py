@@ -9,10 +9,11 @@ import jax.numpy as jnp
 from jax import Array
 
 from gpt2jax.models.attention import Attention, Context, Layer
+from gpt2jax.models.einsum import no_drop
 from gpt2jax.models.feedforward import FeedForward
-from gpt2jax.models.kernels import no_drop
 from gpt2jax.models.linear import dropout_rows
 from gpt2jax.models.norms import make_norm
+from gpt2jax.models.splash import SAVED
 
 
 class Block(nn.Module):
@@ -36,7 +37,8 @@ class Block(nn.Module):
         def drop(rate, use):
             if key is None or not rate:
                 return no_drop
-            return lambda x: dropout_rows(x, rate, jax.random.fold_in(key, use), context.row)
+            use_key = jax.random.fold_in(key, use)
+            return lambda x, axis=1: dropout_rows(x, rate, use_key, context.row, context.placement, axis)
 
         def norm(name, where, x_BLD):
             return make_norm(config.norm, name)(x_BLD) if placement in where else x_BLD
@@ -64,13 +66,17 @@ def matrix_std(config) -> float:
     return config.init.std
 
 
+# What the backward pass finds kept. Attention is no product of two matrices for `dots`, but costs as much.
 REMAT_POLICIES = {
     'full': jax.checkpoint_policies.nothing_saveable,
-    'dots': jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+    'dots': jax.checkpoint_policies.save_from_both_policies(
+        jax.checkpoint_policies.dots_with_no_batch_dims_saveable,
+        jax.checkpoint_policies.save_only_these_names(SAVED),
+    ),
 }
 
 
-def run_blocks(config, layers, x_BLD: Array, context: Context, caches=None, key: Array | None = None, constrain=None):
+def run_blocks(config, layers, x_BLD: Array, context: Context, caches=None, key: Array | None = None):
     """Runs x through all layers.
 
     Args:
@@ -78,7 +84,6 @@ def run_blocks(config, layers, x_BLD: Array, context: Context, caches=None, key:
       layers: a tuple of parameter trees, one a layer.
       caches: a tuple of LayerCache, one a layer; None: nothing is kept.
       key: seeds dropout; None turns it off.
-      constrain: says between two blocks where x lives (gpt2jax.sharding); None leaves it to the compiler.
 
     Returns:
       x_BLD and the tuple of new caches (None without one).
@@ -87,8 +92,9 @@ def run_blocks(config, layers, x_BLD: Array, context: Context, caches=None, key:
 
     def run(x_BLD, params, layer):
         layer_key = None if key is None else jax.random.fold_in(key, layer.index)
+        params = context.placement.whole(params, 'blocks/0/', config.dtype)  # all layers are cut alike
         x_BLD, layer = block.apply({'params': params}, x_BLD, context, layer, layer_key)
-        return x_BLD if constrain is None else constrain(x_BLD), layer
+        return context.placement.rows(x_BLD), layer
 
     if config.remat != 'none':
         run = jax.checkpoint(run, policy=REMAT_POLICIES[config.remat], prevent_cse=not config.scan_layers)

@@ -84,8 +84,7 @@ def make_logits(config, head_params: dict, hidden_ND: Array) -> Array:
     """
     kernel_VE = head_params['kernel']
     rest = {name: head_params[name] for name in ('transform', 'norm', 'narrow') if name in head_params}
-    hidden_NE = Head(config).apply({'params': rest}, hidden_ND).astype(config.dtype)
-    logits_NV = product(hidden_NE, kernel_VE.astype(config.dtype), preferred_element_type=jnp.float32)
+    logits_NV = output_product(Head(config).apply({'params': rest}, hidden_ND).astype(config.dtype), kernel_VE)
     if config.parametrization.kind == 'mup':
         logits_NV *= config.parametrization.base_width / config.width
     if config.head.bias:
@@ -95,6 +94,30 @@ def make_logits(config, head_params: dict, hidden_ND: Array) -> Array:
     if kernel_VE.shape[0] == config.vocab_size:
         return logits_NV
     return jnp.where(jnp.arange(kernel_VE.shape[0]) < config.vocab_size, logits_NV, -jnp.inf)
+
+
+@jax.custom_vjp
+def output_product(hidden_NE: Array, kernel_VE: Array) -> Array:
+    """hidden @ kernel^T in float32, [N, V], of operands in the dtype of `hidden`, and so are those of its gradients.
+
+    Left to JAX, both of these would be products with float32 gradients of the logits, which a backend may take by its
+    word. The kernel's gradient stays in float32, as it is summed over chunks of tokens.
+    """
+    return product(hidden_NE, kernel_VE.astype(hidden_NE.dtype), preferred_element_type=jnp.float32)
+
+
+def _output_forward(hidden_NE: Array, kernel_VE: Array):
+    return output_product(hidden_NE, kernel_VE), (hidden_NE, kernel_VE)
+
+
+def _output_backward(kept, dlogits_NV: Array):
+    hidden_NE, kernel_VE = kept
+    dlogits_NV, kernel = dlogits_NV.astype(hidden_NE.dtype), kernel_VE.astype(hidden_NE.dtype)
+    dhidden_NE = jnp.einsum('NV,VE->NE', dlogits_NV, kernel)
+    return dhidden_NE, jnp.einsum('NV,NE->VE', dlogits_NV, hidden_NE, preferred_element_type=jnp.float32)
+
+
+output_product.defvjp(_output_forward, _output_backward)
 
 
 def pool(config, pooler_params: dict, hidden_BLD: Array) -> Array:

@@ -4,7 +4,32 @@ Axes: B batch, Q query position, M key position.
 """
 
 import jax.numpy as jnp
+from flax import struct
 from jax import Array
+
+
+@struct.dataclass
+class Sight:
+    """Who sees whom in one call of a layer: the mask, and what it is made of, for kernels that can do without it.
+
+    Attributes:
+      mask: [B, Q, M] bool, all that follows in one: the reference.
+      order, segment: [B, Q] of the queries; None with a cache.
+      key_segment: [B, M] of the keys; None with a cache.
+      start: place of the first query among the keys; None: they are the same tokens, or there is a cache.
+      wide: whether this layer sees beyond the window.
+      visibility: what is known of `order` beforehand (gpt2jax.objectives).
+      window: a token sees others less than this many places away; 0: all.
+    """
+
+    mask: Array
+    order: Array | None = None
+    segment: Array | None = None
+    key_segment: Array | None = None
+    start: Array | None = None
+    wide: Array | bool = True
+    visibility: str = struct.field(pytree_node=False, default='permuted')
+    window: int = struct.field(pytree_node=False, default=0)
 
 
 def visible(order_q: Array, order_k: Array, segment_q: Array, segment_k: Array) -> Array:

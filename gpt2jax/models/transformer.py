@@ -5,7 +5,6 @@ Axes: B batch, L length, M cache slots, D width, V vocabulary.
 
 import dataclasses
 import functools
-from collections.abc import Callable
 
 import jax
 import jax.numpy as jnp
@@ -16,9 +15,10 @@ from gpt2jax.models.attention import Context, Layer, LayerCache
 from gpt2jax.models.blocks import Block, run_blocks
 from gpt2jax.models.embedding import Embedding, init_head, make_logits
 from gpt2jax.models.linear import dropout_rows
-from gpt2jax.models.masks import distances, visible
+from gpt2jax.models.masks import Sight, distances, visible
 from gpt2jax.models.norms import make_norm
 from gpt2jax.objectives import Example
+from gpt2jax.placement import ALONE, Placement
 
 
 @struct.dataclass
@@ -39,21 +39,21 @@ class Cache:
 
 @dataclasses.dataclass(frozen=True)
 class Transformer:
-    """Pure functions over a tree of parameters; `config` is `config.model`, resolved; `constrain` is for `run_blocks`.
+    """Pure functions over a tree of parameters; `config` is `config.model`, resolved; `placement` is where they run.
 
     The tree: `embedding`, `blocks` (a tuple, one tree a layer), `norm_final` (not under post-norm), and `head` where it
     has parameters of its own.
     """
 
     config: object
-    constrain: Callable[[Array], Array] | None = None
+    placement: Placement = ALONE
 
     def init(self, key: Array):
         """Initial parameters, float32. They depend on the key and on the sizes alone."""
         config = self.config
         keys = dict(zip(('embedding', 'blocks', 'norm', 'head'), jax.random.split(key, 4), strict=True))
         index_11, x_11D = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, config.width))
-        context = Context(mask=jnp.ones((1, 1, 1), bool), row=jnp.zeros(1, jnp.int32), visibility='full')
+        context = Context(Sight(jnp.ones((1, 1, 1), bool)), row=jnp.zeros(1, jnp.int32))
 
         def init_block(key):
             return Block(config).init(key, x_11D, context, Layer(0))['params']
@@ -67,11 +67,19 @@ class Transformer:
         head = init_head(config, keys['head'])
         return params | ({'head': head} if head else {})
 
+    def gather(self, params):
+        """The parameters with all but those of the blocks, which gather their own, whole on every device.
+
+        `apply` and `head` take what this returns; without a mesh it is what they were.
+        """
+        blocks, rest = params['blocks'], {name: tree for name, tree in params.items() if name != 'blocks'}
+        return self.placement.whole(rest, dtype=self.config.dtype) | {'blocks': blocks}
+
     def apply(self, params, example: Example, carry: Cache | None = None, *, dropout_key: Array | None = None):
         """Hidden states after the final norm, [B, L, D], and the carry.
 
         Args:
-          params: as `init` makes them.
+          params: as `init` makes them (and `gather`, on a mesh).
           example: inputs, token_type, order, segment, position and row are read.
           carry: keys and values of earlier calls (`init_carry`), to decode token by token.
           dropout_key: None turns dropout off.
@@ -79,11 +87,10 @@ class Transformer:
         config = self.config
         embed_key, block_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         x_BLD, context, carry = self._begin(params, example, carry)
-        if self.constrain is not None:
-            x_BLD = self.constrain(x_BLD)
-        x_BLD = dropout_rows(x_BLD, config.dropout, embed_key, example.row)
+        x_BLD = self.placement.rows(x_BLD)
+        x_BLD = dropout_rows(x_BLD, config.dropout, embed_key, example.row, self.placement)
         caches = None if carry is None else carry.layers
-        x_BLD, caches = run_blocks(config, params['blocks'], x_BLD, context, caches, block_key, self.constrain)
+        x_BLD, caches = run_blocks(config, params['blocks'], x_BLD, context, caches, block_key)
         if config.norm.placement != 'post':
             x_BLD = make_norm(config.norm).apply({'params': params['norm_final']}, x_BLD)
         return x_BLD, None if carry is None else carry.replace(layers=caches)
@@ -110,21 +117,23 @@ class Transformer:
 
     def _begin(self, params, example: Example, carry: Cache | None):
         """Embeddings, what all layers are told, and the cache with this call's places taken."""
-        L = example.inputs.shape[1]
-        order_BM, segment_BM, slot = example.order, example.segment, None
+        config, L = self.config, example.inputs.shape[1]
+        whole, slot, start = self.placement.whole_length, None, self.placement.start(L)
+        order_BM, segment_BM = whole(example.order), whole(example.segment)
         if carry is not None:
-            slot = carry.filled
+            slot = start = carry.filled
             order_BM = jax.lax.dynamic_update_slice(carry.order, example.order, (0, slot))
             segment_BM = jax.lax.dynamic_update_slice(carry.segment, example.segment, (0, slot))
             carry = Cache(carry.layers, order_BM, segment_BM, slot + L)
         mask_BLM = visible(example.order, order_BM, example.segment, segment_BM)
-        distance_LM = distances(L, order_BM.shape[1], slot)
-        x_BLD, rotation, bias = Embedding(self.config).apply(
+        distance_LM = distances(L, order_BM.shape[1], start)
+        x_BLD, rotation, bias = Embedding(config).apply(
             {'params': params['embedding']}, example.inputs, example.token_type, example.position, distance_LM
         )
-        window = self.config.attention.window
-        near_LM = jnp.abs(distance_LM) < window if window else None
-        return x_BLD, Context(mask_BLM, example.row, example.visibility, slot, near_LM, rotation, bias), carry
+        near_LM = jnp.abs(distance_LM) < config.attention.window if config.attention.window else None
+        parts = (example.order, example.segment, segment_BM, start) if carry is None else ()
+        sight = Sight(mask_BLM, *parts, visibility=example.visibility, window=config.attention.window)
+        return x_BLD, Context(sight, example.row, slot, near_LM, rotation, bias, self.placement), carry
 
     def init_carry(self, batch_size: int, slots: int) -> Cache:
         """An empty cache for `slots` tokens a row."""

@@ -96,10 +96,10 @@ def activations(setup: Setup, params, batch) -> dict[str, Array]:
 
 
 def _scores(config, query: Array, key: Array) -> Array:
-    """The scaled products of queries and keys, [B, N, G * L, M]; both may come with their heads side by side."""
+    """The scaled products of queries and keys, both [B, L, heads, K]: [B, N, G * L, M]."""
     heads, groups = config.attention.num_heads, config.attention.num_kv_heads
     B, K = len(query), config.width // heads
-    key_BNMK = key if key.ndim == 4 else key.reshape(B, -1, groups, K).transpose(0, 2, 1, 3)
+    key_BNMK = key.transpose(0, 2, 1, 3)
     query_BNQK = query.reshape(B, -1, groups, heads // groups, K).transpose(0, 2, 3, 1, 4).reshape(B, groups, -1, K)
     return score_scale(config) * jnp.einsum('BNQK,BNMK->BNQM', query_BNQK, key_BNMK)
 

@@ -5,7 +5,7 @@ import functools
 from collections.abc import Callable
 
 import jax
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gpt2jax.data.rows import batch_shapes
 from gpt2jax.evaluation.measures import Measure, make_measures
@@ -14,7 +14,7 @@ from gpt2jax.models import make_model
 from gpt2jax.models.cost import row_flops
 from gpt2jax.objectives import Objective, kind_at, make_objective
 from gpt2jax.optimizers import check_groups, make_optimizer, make_schedule
-from gpt2jax.sharding import ROWS, constrain_rows, make_mesh, shardings
+from gpt2jax.sharding import ROWS, make_mesh, make_placement, shardings
 from gpt2jax.training.state import State, abstract_state, initial_state, make_init
 from gpt2jax.training.step import make_evaluation_step, make_train_step
 
@@ -36,13 +36,14 @@ class Setup:
 
     @functools.cached_property
     def model(self):
-        """Pure functions: init, apply, head, init_carry."""
+        """Pure functions: init, gather, apply, head, init_carry."""
         return make_model(self.config.model)
 
     @functools.cached_property
     def _placed_model(self):
-        """The same model, with its activations kept where the mesh wants them."""
-        return make_model(self.config.model, constrain_rows(self.mesh))
+        """The same model, told of the mesh."""
+        params = jax.eval_shape(self.model.init, jax.random.key(0))
+        return make_model(self.config.model, make_placement(self.mesh, params))
 
     def objective(self, kind: str | None = None) -> Objective:
         """Rows -> Example; `kind` is another one than the config's, for a run that switches."""
@@ -86,14 +87,17 @@ class Setup:
             config.loss,
             steps,
             accumulation,
-            self.mesh,
         )
         return jax.jit(step, donate_argnums=0, out_shardings=(shardings(self.abstract), None))
 
     def evaluations(self, lossless: bool) -> list[tuple[Measure, Callable]]:
         """What is measured of the run's model, and the jitted step for each; `lossless` is the tokenizer's."""
         measures, model, loss = make_measures(self.config, lossless), self._placed_model, self.config.loss
-        return [(m, jax.jit(make_evaluation_step(model, m.objective, loss, m.accuracy))) for m in measures]
+        whole = NamedSharding(self.mesh, PartitionSpec())  # every process reads all of what it sums
+        return [
+            (m, jax.jit(make_evaluation_step(model, m.objective, loss, m.accuracy), out_shardings=whole))
+            for m in measures
+        ]
 
     def abstract_batch(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """A batch as gpt2jax.data.rows makes it and gpt2jax.sharding places it."""

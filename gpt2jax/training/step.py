@@ -6,16 +6,16 @@ Axes: A microbatches, B batch, L length.
 import jax
 import jax.numpy as jnp
 import optax
-from jax.flatten_util import ravel_pytree
-from jax.sharding import Mesh, PartitionSpec
 
 from gpt2jax.losses import all_token_hits, all_token_nats, cross_entropy, gather_predicted
-from gpt2jax.sharding import ROWS
+from gpt2jax.training.spread import on_every_device, sum_over_devices
 from gpt2jax.training.state import State
 
 
 def make_loss(model, objective, loss):
     """(params, batch, key, progress) -> (loss, (nats, weight)), all summed over the batch.
+
+    On a mesh these are the sums of one device: over its rows, and its part of their length.
 
     Args:
       objective: of gpt2jax.objectives.
@@ -24,7 +24,8 @@ def make_loss(model, objective, loss):
 
     def summed_loss(params, batch, key, progress):
         objective_key, dropout_key = jax.random.split(key)
-        example = objective(batch, objective_key, progress)
+        example, predictions = make_example(model, objective, batch, objective_key, progress)
+        params = model.gather(params)
         hidden_BLD, _ = model.apply(params, example, dropout_key=dropout_key)
         head_params, logits_fn = model.head(params)
         total, nats = cross_entropy(
@@ -35,14 +36,22 @@ def make_loss(model, objective, loss):
             example.weights,
             chunk_tokens=loss.chunk_tokens,
             z_loss=loss.z_loss,
-            predictions=objective.num_predictions(hidden_BLD.shape[1]),
+            predictions=predictions,
         )
         return total, (nats, jnp.sum(example.weights))
 
     return summed_loss
 
 
-def make_train_step(model, objective, optimizer, schedule, loss, steps: int, accumulation: int, mesh: Mesh):
+def make_example(model, objective, batch, key, progress):
+    """The Example of whole rows, of which a device keeps its part; and how many positions of a row may be predicted."""
+    example = objective(batch, key, progress)
+    predictions = objective.num_predictions(example.inputs.shape[1])
+    own = model.placement.own_length
+    return jax.tree.map(lambda a: own(a) if a.ndim == 2 else a, example), predictions
+
+
+def make_train_step(model, objective, optimizer, schedule, loss, steps: int, accumulation: int):
     """(state, batch) -> (state, metrics).
 
     Args:
@@ -50,7 +59,9 @@ def make_train_step(model, objective, optimizer, schedule, loss, steps: int, acc
       steps: of the whole run, which the objective's progress is measured by.
       accumulation: microbatches that the batch is cut into. Gradients are those of the summed loss, divided once by
         the weight of the whole batch, so the cut changes nothing but the memory.
-      mesh: with copies of the model alone every device works on its own rows, and gradients are summed once.
+
+    Every device of the model's mesh works on its own part of the batch. What all of them hold is summed once, after the
+    last microbatch; of what is cut over `fsdp` each device keeps the sum of its part in every microbatch.
 
     The metrics are float32 scalars on the device: loss (nats a predicted token), gradient_norm (before clipping),
     learning_rate, predicted (weights of the batch).
@@ -70,7 +81,10 @@ def make_train_step(model, objective, optimizer, schedule, loss, steps: int, acc
 
         return jax.lax.scan(add, zeros, parts)[0]
 
-    summed = sum_over_replicas(accumulate, mesh) if mesh.size == mesh.shape['data'] > 1 else accumulate
+    def local(params, batch, key, progress):
+        return sum_over_devices(model.placement, *accumulate(params, batch, key, progress))
+
+    summed = on_every_device(local, model.placement, sums=True)
 
     def train_step(state: State, batch):
         key = jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step)
@@ -91,21 +105,6 @@ def make_train_step(model, objective, optimizer, schedule, loss, steps: int, acc
     return train_step
 
 
-def sum_over_replicas(function, mesh: Mesh):
-    """Runs `function(params, batch, *rest)` on every device's own rows and sums what it returns over the devices.
-
-    The sum is one all-reduce of one vector a step, after the last microbatch: left to the compiler it becomes one for
-    each parameter in each microbatch.
-    """
-
-    def local(params, batch, *rest):
-        vector, unravel = ravel_pytree(function(params, batch, *rest))
-        return unravel(jax.lax.psum(vector, mesh.axis_names))
-
-    specs = PartitionSpec(), ROWS, PartitionSpec(), PartitionSpec()
-    return jax.shard_map(local, mesh=mesh, in_specs=specs, out_specs=PartitionSpec(), check_vma=False)
-
-
 def make_evaluation_step(model, objective, loss, accuracy: bool = False):
     """(params, batch) -> {'nats', 'weights', 'targets'}, [B, P] each, of the P tokens of a row that may be predicted.
 
@@ -117,9 +116,9 @@ def make_evaluation_step(model, objective, loss, accuracy: bool = False):
     """
 
     def evaluation_step(params, batch):
-        example = objective(batch, jax.random.key(0), 1.0)
+        example, predictions = make_example(model, objective, batch, jax.random.key(0), 1.0)
+        params = model.gather(params)
         hidden_BLD, _ = model.apply(params, example)
-        predictions = objective.num_predictions(hidden_BLD.shape[1])
         hidden_BPD, *rest = gather_predicted(hidden_BLD, example.targets, example.weights, predictions)
         targets_BP, weights_BP = rest
         result = {'weights': weights_BP, 'targets': targets_BP}
@@ -130,4 +129,4 @@ def make_evaluation_step(model, objective, loss, accuracy: bool = False):
         nats_BP, hits_BP = all_token_hits(*arguments, chunk_tokens=loss.chunk_tokens)
         return result | {'nats': nats_BP, 'hits': hits_BP}
 
-    return evaluation_step
+    return on_every_device(evaluation_step, model.placement, sums=False)

@@ -53,7 +53,7 @@ def flags(**changes):
         ({'config__model__width': '770'}, 'config.model.width = 770 is not a multiple'),
         ({'config__training__accumulation': '32', 'topology': 'v5e:4x8'}, 'try --config.training.accumulation=16'),
         ({'config__training__batch_size': '40'}, 'a microbatch of 20 rows'),
-        ({'config__sharding__fsdp': '32'}, 'does not fit 16 devices (v5e:4x4)'),
+        ({'config__sharding__fsdp': '32'}, 'does not fit 16 devices'),
         ({'config__sharding__data': '1', 'config__sharding__fsdp': '32', 'slices': '2'}, 'slow network'),
         ({'config__evaluation__batch_size': '3'}, 'config.evaluation.batch_size = 3'),
     ],
