@@ -19,13 +19,21 @@ from gpt2jax.planning.topologies import read_topology
 from gpt2jax.validation import resolve
 
 # 65,536 tokens a chip of the small model; of the large one 8,192 and 16,384.
-PLAIN = {'model.remat': 'none', 'model.scan_layers': False, 'training.accumulation': 1}
+PLAIN = {'model.remat': 'none', 'model.scan_layers': False, 'training.accumulation': 8}
 LARGE = {'model.remat': 'full', 'model.scan_layers': True, 'training.accumulation': 1}
 ROWS = {  # name: (topology, changes over the recipe)
     '124M-v5e-8-dp': ('v5e:2x4', GPT2 | PLAIN | {'training.batch_size': 512}),
     '124M-v5e-8-fsdp': ('v5e:2x4', GPT2 | PLAIN | {'training.batch_size': 512, 'sharding.fsdp': 8}),
     '124M-v5e-256-dp': ('v5e:16x16', GPT2 | PLAIN | {'training.batch_size': 16384}),
     '124M-v5e-256-fsdp': ('v5e:16x16', GPT2 | PLAIN | {'training.batch_size': 16384, 'sharding.fsdp': 256}),
+    '124M-v5e-256-dp-2k': (
+        'v5e:16x16',
+        GPT2 | PLAIN | {'training.batch_size': 512, 'training.accumulation': 1},
+    ),
+    '124M-v5e-256-fsdp-2k': (
+        'v5e:16x16',
+        GPT2 | PLAIN | {'training.batch_size': 512, 'training.accumulation': 1, 'sharding.fsdp': 256},
+    ),
     '1558M-v5e-256': ('v5e:16x16', GPT2 | SIZE | LARGE | {'training.batch_size': 2048, 'sharding.fsdp': 16}),
     '1558M-v5p-64': ('v5p:4x4x4', GPT2 | SIZE | LARGE | {'training.batch_size': 1024, 'sharding.fsdp': 64}),
     '124M-h100': ('h100:1', GPT2 | {'training.batch_size': 64, 'training.accumulation': 1, 'model.remat': 'none'}),

@@ -14,7 +14,7 @@ class UserError(Exception):
     status = 2
 
 
-class OutOfReach(UserError):
+class OutOfReachError(UserError):
     """Another process, host or service did not answer: it may the next time, so an engine may try again."""
 
     status = 1

@@ -222,7 +222,10 @@ def test_slices_are_joined_by_data_alone():
     devices = devices_of(16, 'tpu', slices=2)
     assert num_slices(devices) == 2
     config = tiny_config(sharding__data=1, sharding__fsdp=16, training__batch_size=16)
-    fits = r'16 devices in 2 slices; what fits: 16 x 1 x 1 x 1, 8 x 2 x 1 x 1, 4 x 4 x 1 x 1, 2 x 8 x 1 x 1, 8 x 1 x 2'
+    fits = (
+        r'16 devices in 2 slices, whose slow network data alone may cross; '
+        'what fits: 16 x 1 x 1 x 1, 8 x 2 x 1 x 1, 4 x 4 x 1 x 1, 2 x 8 x 1 x 1, 8 x 1 x 2'
+    )
     with pytest.raises(UserError, match=fits):
         make_mesh(config, devices)
     assert num_slices(devices_of(16, 'gpu', slices=2)) == 1

@@ -122,7 +122,7 @@ def outlook_rows(plan: dict, step: dict) -> list[tuple[str, str, str]]:
         ('  other work', span(time['other'], seconds_text), 'norms, activations, optimizer, copies'),
         ('  exposed communication', span([0, time['exposed']], seconds_text),
          f'of {seconds_text(time["communication"])} in all; the low figure has none'),
-        ('tokens a second', span(outlook['tokens_per_second'][::-1], short_number), f'{step["tokens"]:,} tokens a step'),
+        ('tokens a second', span(outlook['tokens_per_second'][::-1], short_number), f'{step["tokens"]:,} each step'),
     ]  # fmt: skip
     for name, pair in outlook.get('mfu', {}).items():
         rows.append(('MFU', span(pair[::-1], '{:.1%}'.format), f'{CONVENTIONS[name]}, of the bfloat16 peak'))

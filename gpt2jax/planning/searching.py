@@ -10,8 +10,8 @@ from gpt2jax.planning.topologies import Topology
 from gpt2jax.sharding import mesh_shape
 from gpt2jax.validation import resolve
 
-REMAT_COST = {'none': 1.0, 'dots': 1.08, 'full': 1.3}  # of a step, as a first guess
-REMAT_KEEPS = {'none': 34.0, 'dots': 14.0, 'full': 2.0}  # bytes a token, layer and unit of width, as a first guess
+REMAT_COST = {'none': 1.0, 'dots': 1.08, 'offload': 1.2, 'full': 1.3}  # of a step, as a first guess
+REMAT_KEEPS = {'none': 34.0, 'dots': 14.0, 'offload': 3.0, 'full': 2.0}  # bytes a token, layer and unit of width
 UNROLLED_AT_MOST = 24  # layers; more compile for too long
 SCAN_COST, TENSOR_COST, FSDP_COST, ACCUMULATION_COST = 1.05, 1.25, 1.05, 1.01
 

@@ -25,9 +25,7 @@ def render(request: Request) -> Rendered:
     if not machine.runtime:
         raise UserError(f'--topology={machine.name}: lent by GKE alone; take --engine=jobset or xpk')
     if not is_bucket(request.workdir):
-        raise UserError(
-            f'--workdir={request.workdir}: the hosts share no disk; give gs://BUCKET/PATH'
-        )
+        raise UserError(f'--workdir={request.workdir}: the hosts share no disk; give gs://BUCKET/PATH')
     if not request.zone:
         raise UserError('--zone is missing: where to create the TPU, as us-west4-a')
     if find_slice(machine.accelerator_type) != machine and request.slices > 1:

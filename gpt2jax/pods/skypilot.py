@@ -18,9 +18,7 @@ FIRST_NODE = '"$(head -n 1 <<< "$SKYPILOT_NODE_IPS")"'
 def render(request: Request) -> Rendered:
     """The task. Raises UserError for what SkyPilot cannot do."""
     if not is_bucket(request.workdir):
-        raise UserError(
-            f'--workdir={request.workdir}: the nodes share no disk; give gs://BUCKET/PATH'
-        )
+        raise UserError(f'--workdir={request.workdir}: the nodes share no disk; give gs://BUCKET/PATH')
     if request.machine.kind == 'tpu' and request.slices > 1:
         raise UserError('--slices: SkyPilot starts one slice; take --engine=jobset, xpk or gcloud')
     if request.machine.kind == 'tpu' and not request.machine.runtime:

@@ -8,7 +8,7 @@ import json
 import socket
 import time
 
-from gpt2jax.errors import OutOfReach, UserError
+from gpt2jax.errors import OutOfReachError, UserError
 from gpt2jax.processes.cluster import Cluster
 
 LINE_LIMIT = 2**24  # bytes of a line; the facts of one process take some thousand
@@ -27,13 +27,13 @@ def roll_call(cluster: Cluster, facts: Facts, compare, seconds: float) -> list[F
       seconds: how long the processes wait for each other.
 
     Raises:
-      OutOfReach: processes did not answer, named.
+      OutOfReachError: processes did not answer, named.
       UserError: they do not fit together; in all of them alike.
     """
     deadline = time.monotonic() + seconds
     reply = _lead(cluster, facts, compare, deadline) if cluster.index == 0 else _answer(cluster, facts, deadline)
     if reply['missing']:
-        raise OutOfReach(reply['missing'])
+        raise OutOfReachError(reply['missing'])
     if reply['wrong']:
         raise UserError(reply['wrong'])
     return reply['facts']
@@ -82,7 +82,7 @@ def _answer(cluster: Cluster, facts: Facts, deadline: float) -> dict:
         except OSError as error:
             reason = error.strerror or str(error) or type(error).__name__
         time.sleep(PAUSE)
-    raise OutOfReach(
+    raise OutOfReachError(
         f'process {cluster.index} on {socket.gethostname()}: the coordinator {cluster.coordinator} (process 0) did not '
         f'answer ({reason}); is it running, is its address right, and is the port open between the hosts?'
     )

@@ -158,13 +158,13 @@ def test_splash_reads_what_the_einsum_reads_and_has_its_gradients(visibility, wi
 @pytest.mark.parametrize(
     ('change', 'length'),
     [
-        ({}, 100),  # no block divides it
+        ({}, 100),
         ({'visibility': 'prefix'}, 128),
-        ({'segment': None}, 128),  # as with a cache
+        ({'segment': None}, 128),
         ({'scoring': Scoring(bias=jnp.zeros((2, 128, 128)))}, 128),
         ({'scoring': Scoring(drop=lambda weights, axis: weights)}, 128),
     ],
-    ids=str,
+    ids=['no block divides the length', 'visibility', 'cache', 'bias', 'dropout'],
 )
 def test_splash_gives_way_to_the_einsum_where_it_cannot(change, length):
     scoring = change.get('scoring', Scoring())

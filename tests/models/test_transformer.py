@@ -52,6 +52,7 @@ def test_the_model_obeys_any_order(order):
         {'model__scan_layers': True},
         {'model__remat': 'full'},
         {'model__remat': 'dots'},
+        {'model__remat': 'offload'},
         {'model__scan_layers': True, 'model__remat': 'full'},
         {'model__attention__kernel': 'fused'},
         {'model__attention__kernel': 'einsum'},
@@ -79,6 +80,19 @@ def test_remat_really_computes_again():
         return str(jax.make_jaxpr(gradient)(params)).count(' exp ')
 
     assert exponentials(model__remat='full') > exponentials()
+
+
+def test_offloaded_products_wait_on_the_host():
+    """The compiler for CPUs, whose memory is the host's, drops the moves; the program that it is given has them."""
+    example = causal_example(4, 16)
+
+    def program(**changes):
+        model, params = model_of(**changes)
+        return str(jax.make_jaxpr(jax.grad(lambda params: jnp.sum(model.apply(params, example)[0])))(params))
+
+    moves = program(model__remat='offload').count('Host')
+    assert moves >= 4
+    assert program(model__remat='dots').count('Host') == 0
 
 
 def test_padded_ids_have_no_probability():

@@ -1,4 +1,4 @@
-"""A server in memory that speaks as Google Cloud Storage does, with the bucket `tests`: `python bucket_server.py PORT`."""
+"""A server in memory that speaks as Google Cloud Storage does, bucket `tests`: `python bucket_server.py PORT`."""
 
 import contextlib
 import sys
