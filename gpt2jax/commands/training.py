@@ -20,7 +20,7 @@ from gpt2jax.errors import UserError
 from gpt2jax.generation import sample_texts
 from gpt2jax.models.cost import count_parameters
 from gpt2jax.optimizers import evaluation_params
-from gpt2jax.processes import Peers, Processes, find_cluster, is_supervised, join, supervise
+from gpt2jax.processes import ALONE, Peers, Processes, find_cluster, is_supervised, join, supervise
 from gpt2jax.processes.peers import CommonError
 from gpt2jax.processes.supervisor import end_with_supervisor, local_commands, this_command
 from gpt2jax.report import write_report
@@ -123,7 +123,7 @@ def train_together(config, workdir: Workdir, command: str, peers: Peers) -> None
 
 
 def run(
-    setup: Setup, workdir: Workdir, prepared: Prepared, command: str, peers: Peers, start_from: Start | None = None
+    setup: Setup, workdir: Workdir, prepared: Prepared, command: str, peers: Peers = ALONE, start_from: Start | None = None
 ):
     """Trains what is left of a run in a folder that process 0 holds; returns the final state.
 
