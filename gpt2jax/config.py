@@ -50,7 +50,7 @@ def default_config() -> ConfigDict:
     model.parallel = False  # attention and feed-forward read the same norm, side by side (PaLM, section 2)
     model.dropout = 0.0  # after the embedding and on every residual branch
     model.scan_layers = False  # one compiled block in a loop: compiles faster, runs a little slower on CPU
-    model.remat = 'none'  # none | full | dots: what the backward pass computes again to save memory
+    model.remat = 'none'  # none | dots | offload (dots wait on the host) | full: how much is computed again, not kept
     model.dtype = 'float32'  # float32 | bfloat16: of the matrix products; parameters and softmax stay float32
 
     model.position = position = ConfigDict()
@@ -77,7 +77,7 @@ def default_config() -> ConfigDict:
     attention.window = 0  # a token sees others less than this many positions away; 0: all
     attention.global_every = 0  # with a window: every n-th layer sees all; 0: none does
     attention.value_residual = False  # mix the first layer's values into all others (Zhou et al. 2024)
-    attention.kernel = 'auto'  # auto | einsum | fused (jax.nn.dot_product_attention)
+    attention.kernel = 'auto'  # auto | einsum | fused (GPU) | splash (TPU) | ring (for sharding.context)
 
     model.feedforward = feedforward = ConfigDict()
     feedforward.kind = 'gelu_tanh'  # gelu_tanh | gelu | relu | relu2 | swiglu | geglu (gpt2jax/models/feedforward.py)
@@ -107,7 +107,7 @@ def default_config() -> ConfigDict:
     parametrization.base_head_width = 64  # mup: width of a head at that width
 
     config.loss = loss = ConfigDict()
-    loss.chunk_tokens = 4096  # tokens whose logits exist at once; 0: all of the batch
+    loss.chunk_tokens = 4096  # tokens whose logits exist at once on a device; 0: all that it has
     loss.z_loss = 0.0  # weight of log(Z)^2, which keeps the logits' scale in bounds (PaLM, section 5)
 
     config.optimizer = optimizer = ConfigDict()
@@ -137,6 +137,7 @@ def default_config() -> ConfigDict:
     evaluation.every = 250  # steps between evaluations on the validation split; 0: only at the end
     evaluation.batch_size = 0  # rows at a time; 0: a microbatch of training
     evaluation.num_rows = 0  # evenly spaced rows of the validation split that are used in training; 0: all
+    evaluation.rate = 0.0  # share that is hidden in evaluation, where runs differ in theirs; 0: objective.rate
     evaluation.pseudo_rows = 16  # `evaluate`, masked: evenly spaced rows whose tokens are hidden one by one; 0: all
 
     config.checkpoint = checkpoint = ConfigDict()
@@ -154,13 +155,16 @@ def default_config() -> ConfigDict:
     sampling.stop = True  # end a sample at <|endoftext|>
 
     config.sharding = sharding = ConfigDict()
-    sharding.data = -1  # devices that hold copies of the model; -1: all that are left
+    sharding.data = -1  # devices that hold copies of the model; -1, on one of the four axes: all that are left
     sharding.fsdp = 1  # devices that share one copy of parameters and optimizer state
+    sharding.context = 1  # devices that share the length of each row, for long rows
     sharding.tensor = 1  # devices that share the work of each layer: heads, feed-forward and vocabulary are cut
     sharding.cpu_devices = 0  # devices the CPU is split into; 0: one a core, as far as they divide the batch
 
     config.runtime = runtime = ConfigDict()
     runtime.compilation_cache = '~/.cache/gpt2jax/compiled'  # '': compile anew in every run
+    runtime.start_seconds = 60.0  # many processes: how long they wait for each other at the start
+    runtime.patience_seconds = 60.0  # many processes: how long one may be silent; five times that without progress
     return config.lock()
 
 

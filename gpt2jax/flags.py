@@ -1,5 +1,8 @@
 """The flags of one subcommand, with a short word for each kind."""
 
+import shlex
+import sys
+
 from absl import flags
 from ml_collections import config_flags
 
@@ -48,3 +51,8 @@ class Flags(flags.FlagValues):
     def define_run(self):
         self.text('workdir', 'runs/laptop', 'the folder of the run')
         self.text('step', 'best', 'which checkpoint: best, latest or the number of a step')
+
+
+def command_line() -> str:
+    """What the user typed."""
+    return shlex.join(['python', 'launch.py', *sys.argv[1:]])

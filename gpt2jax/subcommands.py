@@ -3,58 +3,12 @@
 Nothing here imports JAX, so that --help and a wrong flag answer at once.
 """
 
-import shlex
-import sys
 from pathlib import Path
 
-from absl import flags
 from ml_collections import config_flags
 
-from gpt2jax.errors import UserError
-
-
-class Flags(flags.FlagValues):
-    """The flags of one subcommand.
-
-    Args:
-      arguments: what follows the subcommand. A config flag looks there for its --config.KEY=VALUE.
-    """
-
-    def __init__(self, arguments: list[str]):
-        super().__init__()
-        self.__dict__['arguments'] = arguments  # plain assignment would define a flag
-
-    def define_config(self):
-        text = (
-            'a recipe and its arguments, configs/laptop.py:tokenizer=gpt2,length=256; --config.KEY=VALUE sets any key'
-        )
-        arguments = ['launch.py', *self.arguments]
-        config_flags.DEFINE_config_file('config', None, text, sys_argv=arguments, flag_values=self)
-
-    def text(self, name, default, text):
-        flags.DEFINE_string(name, default, text, flag_values=self)
-
-    def texts(self, name, text):
-        flags.DEFINE_multi_string(name, [], text, flag_values=self)
-
-    def switch(self, name, default, text):
-        flags.DEFINE_bool(name, default, text, flag_values=self)
-
-    def integer(self, name, default, text):
-        flags.DEFINE_integer(name, default, text, flag_values=self)
-
-    def number(self, name, default, text):
-        flags.DEFINE_float(name, default, text, flag_values=self)
-
-    def required(self, name):
-        """The value of a flag without a default. Raises UserError where it was not given."""
-        if self[name].value is None:
-            raise UserError(f'--{name} is missing: {self[name].help}')
-        return self[name].value
-
-    def define_run(self):
-        self.text('workdir', 'runs/laptop', 'the folder of the run')
-        self.text('step', 'best', 'which checkpoint: best, latest or the number of a step')
+from gpt2jax.flags import Flags, command_line
+from gpt2jax.study_subcommands import Compare, Report, Study
 
 
 class Train:
@@ -63,9 +17,14 @@ class Train:
     def define(self, values):
         values.define_config()
         values.text('workdir', None, 'the folder of the run; by default runs/NAME of the recipe')
+        values.integer('local_processes', 1, 'processes on this machine that train together')
+        values.text('coordinator', None, 'HOST:PORT of process 0; by default a pod, Slurm, ... is detected')
+        values.integer('num_processes', None, 'how many processes train together, over all hosts')
+        values.integer('process_id', None, 'which of them this one is, from 0')
 
     def run(self, values, commands):
-        commands.train(values.config, values.workdir or default_workdir(values), command_line())
+        processes = values.local_processes, values.coordinator, values.num_processes, values.process_id
+        return commands.train(values.config, values.workdir or default_workdir(values), command_line(), processes)
 
 
 class Evaluate:
@@ -230,6 +189,61 @@ class CoordinateCheck:
         commands.coordinate_check(values.config, values.widths, values.steps, values.out)
 
 
+class Plan:
+    """what a config needs on a TPU pod or GPUs that are not here, and how fast it would be: a prediction"""
+
+    def define(self, values):
+        values.define_config()
+        values.text('topology', None, 'what to compile for: v5e:16x16, v5p:4x4x4, h100:8, cpu:8, ...')
+        values.integer('slices', 1, 'how many such TPU pods, joined by the data centre')
+        values.text('mode', 'train', 'train, evaluate or sample: which steps')
+        values.switch('search', False, 'try other meshes, remat, scan, accumulation, chunks and kernels')
+        values.integer('candidates', 8, 'of a search, the config itself among them')
+        values.integer('jobs', 2, 'of a search, compilers at a time: 1 to 4 GB each')
+        values.number('price', None, 'of a chip for an hour')
+        values.switch('measure', False, 'run the step on this machine as well, which must have these devices')
+        values.text('out', None, 'where to write OUT.html and OUT.json; by default runs/plan/NAME-TOPOLOGY-MODE')
+
+    def run(self, values, commands):
+        names = ('slices', 'mode', 'search', 'candidates', 'jobs', 'price', 'measure', 'out')
+        options = {name: values[name].value for name in names}
+        commands.plan(values.config, Path(recipe_path(values)).stem, values.required('topology'), options)
+
+
+class Pod:
+    """train on a TPU pod or a GPU cluster: GKE, xpk, SkyPilot, Slurm or gcloud"""
+
+    def define(self, values):
+        values.define_config()
+        values.text('engine', None, 'jobset, xpk, skypilot, slurm or gcloud')
+        values.text('workdir', None, 'the folder of the run, for all hosts: gs://BUCKET/PATH; Slurm: an absolute path')
+        values.text('name', None, 'of the job; by default that of the recipe')
+        values.text('topology', None, 'a TPU slice: v5e:4x4, or as accelerator types: v5e-16')
+        values.integer('slices', 1, 'TPU slices that train together')
+        values.text('gpus', None, 'GPUs of a node: H100:8, or 8 where the kind does not matter')
+        values.integer('nodes', 1, 'with --gpus: how many nodes')
+        values.text('image', None, 'the container; by default python:3.12 on Kubernetes')
+        values.text('project', None, "of Google Cloud; by default the tool's own")
+        values.text('zone', None, 'of Google Cloud, as us-west4-a')
+        values.text('cluster', None, "xpk's cluster, kubectl's context, or SkyPilot's infra (aws/us-east-1)")
+        values.text('repository', None, 'where hosts fetch the commit; by default origin, and for Slurm this folder')
+        values.text('secret_env', None, 'names (never values) of secret variables: HF_TOKEN,GIT_TOKEN')
+        values.text('seeds', None, 'Slurm: one run a seed, as 0-4, each in WORKDIR/seedN')
+        values.integer('retries', 10, 'after failures; exit status 75 is not one')
+        values.switch('spot', False, 'machines that may be taken back')
+        values.texts('extra', 'one more argument for the tool: --extra=--partition=gpu')
+        values.text('out', None, 'the folder for what is rendered; by default runs/pods/NAME')
+        values.switch('allow_dirty', False, 'launch the commit without the changes that are not committed')
+        values.switch('dry_run', False, 'print the files and the command, run nothing')
+
+    def run(self, values, commands):
+        given = {name: values[name].value for name in values if not name.startswith('config')}
+        given |= {name: values.required(name) for name in ('engine', 'workdir')}
+        overrides = [values[name].serialize() for name in values if name.startswith('config.')]
+        recipe = config_flags.get_config_filename(values['config'])
+        commands.pod(values.config, recipe, overrides, given, command_line())
+
+
 COMMANDS = {
     'train': Train(),
     'evaluate': Evaluate(),
@@ -244,6 +258,11 @@ COMMANDS = {
     'audit': Audit(),
     'replay': Replay(),
     'coordinate_check': CoordinateCheck(),
+    'plan': Plan(),
+    'pod': Pod(),
+    'study': Study(),
+    'report': Report(),
+    'compare': Compare(),
 }
 
 
@@ -255,8 +274,3 @@ def default_workdir(values: Flags) -> str:
 def recipe_path(values: Flags) -> str:
     """The file that --config names, without the arguments behind its colon."""
     return config_flags.get_config_filename(values['config']).partition(':')[0]
-
-
-def command_line() -> str:
-    """What the user typed."""
-    return shlex.join(['python', 'launch.py', *sys.argv[1:]])

@@ -15,11 +15,12 @@ from gpt2jax.models.norms import NORMS
 from gpt2jax.models.positions import POSITIONS
 from gpt2jax.objectives import OBJECTIVES
 from gpt2jax.optimizers import OPTIMIZERS, SCHEDULES
+from gpt2jax.sharding import AXES
 
 CHOICES = {
     'objective.kind': OBJECTIVES,
     'model.architecture': ARCHITECTURES,
-    'model.remat': ('none', 'full', 'dots'),
+    'model.remat': ('none', 'full', 'dots', 'offload'),
     'model.dtype': ('float32', 'bfloat16'),
     'model.position.kind': POSITIONS,
     'model.position.scaling': ('none', 'linear', 'ntk'),
@@ -53,8 +54,8 @@ AT_LEAST_ONE = (
     'checkpoint.keep',
     'sampling.num_samples',
     'sampling.max_new_tokens',
-    'sharding.fsdp',
-    'sharding.tensor',
+    'runtime.start_seconds',
+    'runtime.patience_seconds',
 )
 
 AT_LEAST_ZERO = (
@@ -90,6 +91,7 @@ AT_LEAST_ZERO = (
 
 SHARES = (  # in [0, 1]
     'objective.start_rate',
+    'evaluation.rate',
     'objective.mask_share',
     'objective.random_share',
     'objective.causal_share',
@@ -126,6 +128,7 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
             'model.feedforward.width': model.feedforward.width or default_feedforward(model),
             'optimizer.decay_steps': config.optimizer.decay_steps
             or max(1, min(steps // 5, steps - config.optimizer.warmup_steps)),
+            'evaluation.rate': config.evaluation.rate or config.objective.rate,
             'evaluation.batch_size': config.evaluation.batch_size
             or max(1, config.training.batch_size // config.training.accumulation),
         },
@@ -166,5 +169,6 @@ def check_values(config: ConfigDict) -> None:
     for key in ('objective.rate', 'sampling.top_p'):
         if not 0 < flat[key] <= 1:
             raise UserError(f'config.{key} = {flat[key]}: must be in (0, 1]')
-    if flat['sharding.data'] != -1 and flat['sharding.data'] < 1:
-        raise UserError(f'config.sharding.data = {flat["sharding.data"]}: must be -1 or at least 1')
+    for axis in AXES:
+        if flat[f'sharding.{axis}'] != -1 and flat[f'sharding.{axis}'] < 1:
+            raise UserError(f'config.sharding.{axis} = {flat[f"sharding.{axis}"]}: must be -1 or at least 1')

@@ -53,7 +53,7 @@ def run(capsys, *arguments):
 def test_the_help_is_short_and_names_every_subcommand(capsys, flag):
     status, out, err = run(capsys, flag)
     assert (status, err) == (0, '')
-    assert len(out.splitlines()) <= 24
+    assert len(out.splitlines()) <= 26
     for name, command in launch.COMMANDS.items():
         assert f'  {name} ' in out
         assert command.__doc__ in out
@@ -73,7 +73,7 @@ def test_the_help_of_a_subcommand_is_short_and_names_its_flags(capsys, name):
 
 def test_every_flag_of_the_issue_exists(capsys):
     expected = {
-        'train': {'config', 'workdir'},
+        'train': {'config', 'workdir', 'local_processes', 'coordinator', 'num_processes', 'process_id'},
         'evaluate': {'workdir', 'split', 'step'},
         'sample': {
             'workdir',
@@ -106,9 +106,39 @@ def test_every_flag_of_the_issue_exists(capsys):
         'describe': {'config'},
         'audit': {'config', 'row', 'tokens', 'out'},
         'replay': {'workdir'},
+        'plan': {'config', 'topology', 'slices', 'mode', 'search', 'candidates', 'jobs', 'price', 'measure', 'out'},
         'import': {'from', 'workdir', 'tokenizer'},
         'export': {'workdir', 'step', 'to', 'dtype'},
         'coordinate_check': {'config', 'widths', 'steps', 'out'},
+        'pod': {
+            'config',
+            'engine',
+            'workdir',
+            'name',
+            'topology',
+            'slices',
+            'gpus',
+            'nodes',
+            'image',
+            'project',
+            'zone',
+            'cluster',
+            'repository',
+            'secret_env',
+            'seeds',
+            'retries',
+            'spot',
+            'extra',
+            'out',
+            'allow_dirty',
+            'dry_run',
+        },
+    }
+    study = {'experiment', 'directory', 'set', 'seeds'}
+    expected |= {
+        'study': study | {'dry_run', 'executor', 'parallel', 'slurm', 'retry_failed'},
+        'report': study | {'open'},
+        'compare': {'workdir', 'out'},
     }
     assert expected.keys() == launch.COMMANDS.keys()
     for name, flags in expected.items():
@@ -167,7 +197,7 @@ def test_flags_and_recipe_arguments_go_over_the_recipe(capsys, commands):
     status, out, err = run(capsys, 'train', f'{RECIPE}:tokenizer=bytes,length=256', *arguments, '--workdir=runs/x')
     assert (status, out, err) == (0, '', '')
     run(capsys, 'describe', RECIPE)
-    (name, (config, workdir, _)), (_, (recipe,)) = commands.calls
+    (name, (config, workdir, *_)), (_, (recipe,)) = commands.calls
     assert (name, workdir) == ('train', 'runs/x')
     changed = {key: value for key, value in flatten(config).items() if value != flatten(recipe)[key]}
     assert changed == {
@@ -193,8 +223,18 @@ def test_without_arguments_the_main_job_runs(capsys, commands, monkeypatch, tmp_
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(sys, 'argv', ['launch.py'])
     assert run(capsys) == (0, '', '')
-    ((name, (config, workdir, command)),) = commands.calls
+    ((name, (config, workdir, command, processes)),) = commands.calls
     assert (name, config.seed, workdir, command) == ('train', 7, 'runs/laptop', 'python launch.py')
+    assert processes == (1, None, None, None)
+
+
+def test_the_flags_of_many_processes_are_passed_on_as_they_are_named(capsys, commands):
+    from gpt2jax.processes import Processes
+
+    flags = '--local_processes=2', '--coordinator=a:1', '--num_processes=3', '--process_id=0'
+    assert run(capsys, 'train', RECIPE, *flags)[0] == 0
+    ((_, (*_, processes)),) = commands.calls
+    assert Processes(*processes) == Processes(local=2, coordinator='a:1', count=3, index=0)
 
 
 def test_sample_passes_on_what_is_given_and_nothing_else(capsys, commands):
@@ -214,6 +254,24 @@ def test_sample_passes_on_what_is_given_and_nothing_else(capsys, commands):
         ('sample', ('runs/x', 'ROMEO:', 'latest', 3, changes, 'auto')),
         ('sample', ('runs/laptop', None, 'best', 0, {}, 'auto')),
     ]
+
+
+def test_studies_are_called_with_their_flags(capsys, commands):
+    quick = ['--set=training.steps=20', '--set=seed=3', '--seeds=1']
+    run(capsys, 'study', '--experiment=experiments/x.py', '--parallel=2', *quick)
+    run(capsys, 'report', '--experiment=experiments/x.py', '--open')
+    run(capsys, 'compare', '--workdir=a', '--workdir=b')
+    (_, (path, options, _)), (_, (_, shown, _)), compared = commands.calls
+    assert (path, options['parallel'], options['executor'], options['dry_run']) == (
+        'experiments/x.py',
+        2,
+        'local',
+        False,
+    )
+    assert (options['set'], options['seeds']) == (['training.steps=20', 'seed=3'], 1)
+    assert shown['open'] is True
+    assert compared[1][:2] == (['a', 'b'], None)
+    assert run(capsys, 'study')[2].startswith('launch.py: --experiment is missing: a file of experiments/')
 
 
 def test_evaluate_prepare_and_describe_are_called(capsys, commands):

@@ -15,6 +15,7 @@ from ml_collections import ConfigDict
 
 from gpt2jax.config import default_config, flatten, overlay
 from gpt2jax.errors import UserError
+from gpt2jax.sharding import AXES
 from gpt2jax.validation import AT_LEAST_ONE, AT_LEAST_ZERO, CHOICES, FRACTIONS, SHARES, resolve
 
 REPOSITORY = Path(__file__).parents[1]
@@ -87,7 +88,7 @@ def test_every_number_is_checked():
         'model.norm.epsilon',
         'model.init.std',
         'sampling.top_p',
-        'sharding.data',
+        *(f'sharding.{axis}' for axis in AXES),
     }
     numbers = {key for key, value in flatten(default_config()).items() if type(value) in (int, float)}
     assert numbers == {*AT_LEAST_ONE, *AT_LEAST_ZERO, *FRACTIONS, *SHARES} | elsewhere
@@ -107,7 +108,7 @@ def lowest_refused():
             yield from ((key, bad, 'must be a finite number') for bad in (float('nan'), float('inf')))
     yield from ((key, bad, 'must be in [0, 1]') for key in SHARES for bad in (-0.1, 1.1))
     yield from ((key, bad, 'must be in (0, 1]') for key in ('objective.rate', 'sampling.top_p') for bad in (0.0, 1.1))
-    yield from (('sharding.data', bad, 'must be -1 or at least 1') for bad in (0, -2))
+    yield from ((f'sharding.{axis}', bad, 'must be -1 or at least 1') for axis in AXES for bad in (0, -2))
     yield 'seed', 2**32, 'must be below 2**32'
 
 
@@ -180,6 +181,22 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_of_them(key):
             {'model.attention.kernel': 'fused', 'model.attention.dropout': 0.1},
             ['config.model.attention.dropout = 0.1', 'config.model.attention.kernel', 'einsum'],
         ),
+        (
+            {'model.attention.kernel': 'ring', 'model.attention.dropout': 0.1},
+            ['config.model.attention.dropout = 0.1', 'the ring kernel cannot drop attention weights'],
+        ),
+        (
+            {'model.attention.kernel': 'splash', 'model.position.kind': 'alibi'},
+            ["config.model.position.kind = 'alibi'", 'the splash kernel cannot add to the scores'],
+        ),
+        (
+            {'model.attention.kernel': 'splash', 'objective.switch': 'prefix@10'},
+            ["config.objective.kind = 'causal'", 'the splash kernel cannot mix both directions'],
+        ),
+        (
+            {'model.attention.kernel': 'splash', 'sharding.context': 16},
+            ['config.data.length = 1024', 'the splash kernel cannot cut 64 tokens of a device into blocks of 128'],
+        ),
         ({'data.corpus': 'text'}, ["config.data.path = ''", '--config.data.path=PATH']),
         ({'data.tokenizer': 'gpt3'}, ["data.tokenizer = 'gpt3'", 'gpt2', 'bytes', 'bpe:N']),
         ({'data.tokenizer': 'bpe:10'}, ["data.tokenizer = 'bpe:10'"]),
@@ -230,7 +247,10 @@ TINY = {
 def choices_in_few_configs():
     """Changes that between them name every value of CHOICES: each config compiles a training step."""
     for i in range(max(len(names) for names in CHOICES.values())):
-        yield {key: sorted(names)[i % len(names)] for key, names in CHOICES.items()}
+        changes = {key: sorted(names)[i % len(names)] for key, names in CHOICES.items()}
+        if changes['model.attention.kernel'] == 'splash':  # which has its own ideas of length, mask and bias
+            changes |= {'data.length': 128, 'objective.kind': 'causal', 'model.position.kind': 'rotary'}
+        yield changes
 
 
 @pytest.mark.parametrize('changes', list(choices_in_few_configs()))
@@ -238,7 +258,7 @@ def test_every_choice_trains(changes):
     setup = one_device_setup(resolved(TINY | changes))
     start = setup.initial_state()
     before = jax.device_get(start.params)
-    step, batch = setup.train_step(), random_batch(2, 8)
+    step, batch = setup.train_step(), random_batch(2, setup.config.data.length)
     state, metrics = step(start, batch)
     assert np.isclose(metrics['loss'], np.log(260), rtol=0.05)
     state, _ = step(state, batch)  # branches that begin at zero move as a whole from the second step on

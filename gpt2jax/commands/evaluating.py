@@ -47,7 +47,7 @@ def print_evaluation(result: dict[str, float], split: str, step: int, config) ->
             continue
         console.print(
             f'{where} {result[f"{name}_nats"]:.4f} nats per token, {result[f"{name}_accuracy"]:.2%} right '
-            f'({result[f"{name}_predicted"]:,} tokens {behind.format(rate=config.objective.rate)})',
+            f'({result[f"{name}_predicted"]:,} tokens {behind.format(rate=config.evaluation.rate)})',
             style='bold',
         )
     if 'pseudo_nats_per_token' in result:

@@ -123,7 +123,12 @@ def train_together(config, workdir: Workdir, command: str, peers: Peers) -> None
 
 
 def run(
-    setup: Setup, workdir: Workdir, prepared: Prepared, command: str, peers: Peers = ALONE, start_from: Start | None = None
+    setup: Setup,
+    workdir: Workdir,
+    prepared: Prepared,
+    command: str,
+    peers: Peers = ALONE,
+    start_from: Start | None = None,
 ):
     """Trains what is left of a run in a folder that process 0 holds; returns the final state.
 

@@ -3,6 +3,7 @@
 import dataclasses
 import math
 
+from gpt2jax.config import overlay
 from gpt2jax.objectives import Objective, make_objective, phases
 
 # What the scores are called. All are lower where a model is better.
@@ -88,14 +89,15 @@ def make_measures(config, lossless: bool) -> list[Measure]:
     """The measures of a run; the first one's score decides which checkpoint is the best.
 
     Of a run that switches they are those of all its objectives, those of the last one first. Where two of them have the
-    same name, the later objective's counts.
+    same name, the later objective's counts. Tokens are hidden at `evaluation.rate`.
 
     Args:
       config: the whole config, resolved.
       lossless: of the tokenizer.
     """
     found = {}
+    measured = overlay(config, {'objective.rate': config.evaluation.rate, 'objective.start_rate': 0.0})
     for _, kind in reversed(phases(config)):
-        for name, objective in make_objective(config, kind).evaluations():
+        for name, objective in make_objective(measured, kind).evaluations():
             found.setdefault(name, Measure(name, objective, lossless))
     return list(found.values())

@@ -41,10 +41,10 @@ X_AXES = {'step': 'steps', 'tokens': 'tokens', 'seconds': 'training time'}
 
 def curves(run: Run, x_name: str) -> list[tuple[str, str]]:
     """(title, SVG) of the training loss and of the validation score against steps, tokens or seconds."""
-    drawings = [('Loss, nats per token', _svg(lambda axes, colors: _loss(axes, run, x_name, colors)))]
+    drawings = [('Loss, nats per token', svg(lambda axes, colors: _loss(axes, run, x_name, colors)))]
     if run.evaluations:
         title = f'Validation, {SCORES[run.score]}'
-        drawings.append((title, _svg(lambda axes, colors: _score(axes, run, x_name, colors))))
+        drawings.append((title, svg(lambda axes, colors: _score(axes, run, x_name, colors))))
     return drawings
 
 
@@ -57,13 +57,13 @@ def vitals(run: Run) -> list[tuple[str, str]]:
         ('tokens_per_second', 'Tokens per second'),
     ):
         if np.isfinite(column(run.training, name)).any():
-            drawings.append((title, _svg(lambda axes, colors, name=name: _vital(axes, run, name, colors), (3.5, 1.9))))
+            drawings.append((title, svg(lambda axes, colors, name=name: _vital(axes, run, name, colors), (3.5, 1.9))))
     return drawings
 
 
 def picture(run: Run) -> bytes:
     """A PNG of training loss and validation score against steps, for a README."""
-    with matplotlib.rc_context(_STYLE):
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=(9, 3.4), dpi=160, facecolor=_PRINT['paper'], layout='constrained')
         FigureCanvasAgg(figure)
         figure.get_layout_engine().set(wspace=0.06)
@@ -78,7 +78,7 @@ def picture(run: Run) -> bytes:
     return buffer.getvalue()
 
 
-_STYLE: dict[str, Any] = {
+STYLE: dict[str, Any] = {
     'font.size': 9.5,
     'font.family': 'DejaVu Sans',
     'svg.fonttype': 'none',
@@ -93,19 +93,28 @@ _STYLE: dict[str, Any] = {
 }
 
 
-def _svg(draw: Callable[[Axes, dict[str, str]], None], size: tuple[float, float] = (4.4, 2.7)) -> str:
-    """One drawing as an SVG element to put into a page: no ids, no namespaces, colours as CSS variables."""
-    with matplotlib.rc_context(_STYLE):
+def svg(
+    draw: Callable[[Axes, dict[str, str]], None],
+    size: tuple[float, float] = (4.4, 2.7),
+    colors: dict[str, str] | None = None,
+) -> str:
+    """One drawing as an SVG element to put into a page: no ids, no namespaces, colours as CSS variables.
+
+    Args:
+      colors: name of a CSS variable -> a colour that stands for it in the drawing; by default those of a run's report.
+    """
+    colors = colors or _PAGE
+    with matplotlib.rc_context(STYLE):
         figure = Figure(figsize=size, dpi=72, layout='constrained')
         figure.patch.set_visible(False)
-        draw(figure.subplots(), _PAGE)
+        draw(figure.subplots(), colors)
         buffer = io.StringIO()
         FigureCanvasSVG(figure).print_svg(
             buffer, metadata={'Creator': None, 'Date': None, 'Format': None, 'Type': None}
         )
     text = buffer.getvalue()
     text = text[text.index('<svg') :]
-    for name, color in _PAGE.items():
+    for name, color in colors.items():
         text = text.replace(color, f'var(--{name})')
     text = re.sub(r'<metadata>.*?</metadata>', '', text, flags=re.DOTALL)
     text = re.sub(r'<svg [^>]*(viewBox="[^"]*")[^>]*>', r'<svg \1 aria-hidden="true">', text, count=1)

@@ -1,0 +1,105 @@
+"""All files of a study's report: a page, Markdown, pictures, CSV and JSON."""
+
+import csv
+import dataclasses
+import io
+import json
+from pathlib import Path
+
+from gpt2jax.errors import UserError
+from gpt2jax.files import replace_file
+from gpt2jax.report.study_figures import draw_curves, draw_forest, forest_size, print_picture
+from gpt2jax.report.study_page import STATISTICS, facts, study_page
+from gpt2jax.report.study_tables import Table, cost_table, figure_table, matching_table, runs_table, total_cost
+from gpt2jax.studies.evidence import Evidence
+from gpt2jax.studies.findings import Finding, find
+from gpt2jax.studies.matching import MEASURES
+from gpt2jax.studies.words import answer, caveats
+
+CURVE_SIZE = (6.0, 3.8)
+CURVE_MEASURES = ('tokens', 'flops', 'seconds')
+
+
+def write_study_report(evidence: Evidence, folder: Path) -> tuple[Path, list[Finding]]:
+    """Writes report.html, report.md, report.json, runs.csv and figures/ into a folder, replacing earlier ones.
+
+    Returns:
+      The path of the page, and a finding for each deciding figure.
+
+    Raises:
+      UserError: the folder cannot be written.
+    """
+    findings = [find(evidence, figure) for figure in evidence.decide]
+    try:
+        (folder / 'figures').mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f'cannot create {folder / "figures"}: {error.strerror}; choose another --directory') from error
+    replace_file(folder / 'report.html', study_page(evidence, findings).encode())
+    replace_file(folder / 'report.md', markdown(evidence, findings).encode())
+    replace_file(folder / 'report.json', as_json(evidence, findings).encode())
+    replace_file(folder / 'runs.csv', as_csv(evidence).encode())
+    for finding in findings:
+        pictures = {f'{finding.figure}-{m}': (draw_curves(evidence, finding, m), CURVE_SIZE) for m in CURVE_MEASURES}
+        pictures[f'{finding.figure}-differences'] = draw_forest(evidence, finding), forest_size(finding)
+        for name, (draw, size) in pictures.items():
+            for kind in ('png', 'svg'):
+                picture = print_picture(draw, size, kind, legend=not name.endswith('differences'))
+                replace_file(folder / 'figures' / f'{name}.{kind}', picture)
+    return folder / 'report.html', findings
+
+
+def markdown(evidence: Evidence, findings: list[Finding]) -> str:
+    """The report for a pull request."""
+    parts = [f'# {evidence.name}', evidence.question]
+    parts += [f'**{_plain(answer(evidence, finding))}**' for finding in findings]
+    parts += ['\n'.join(f'- {_plain(notice)}' for notice in caveats(evidence))]
+    for finding in findings:
+        parts += [_markdown_table(figure_table(evidence, finding))]
+        if finding.matchings:
+            parts += [_markdown_table(matching_table(finding))]
+        parts += [f'![{finding.figure} against tokens](figures/{finding.figure}-tokens.png)']
+        parts += [f'![{finding.figure}, differences](figures/{finding.figure}-differences.png)']
+    parts += [_markdown_table(cost_table(evidence))]
+    if any(run.status != 'finished' for run in evidence.results):
+        parts += [_markdown_table(runs_table(evidence, evidence.decide))]
+    parts += ['Cost: ' + ', '.join(f'{what} {amount}' for what, amount in total_cost(evidence)) + '.']
+    parts += [f'## How to read this\n\n{evidence.reading}\n\n{STATISTICS}']
+    parts += ['\n'.join(f'- {what}: `{_plain(value)}`' for what, value in facts(evidence))]
+    return '\n\n'.join(part for part in parts if part) + '\n'
+
+
+def _markdown_table(table: Table) -> str:
+    lines = [table.head, ['---'] * len(table.head), *table.rows]
+    rows = '\n'.join('| ' + ' | '.join(_plain(text) for text in line) + ' |' for line in lines)
+    return f'## {table.title}\n\n{rows}' + (f'\n\n{table.note}' if table.note else '')
+
+
+def _plain(text: str) -> str:
+    """Text that stays in its cell."""
+    return ' '.join(text.split()).replace('|', '\\|')
+
+
+def as_csv(evidence: Evidence) -> str:
+    """A line a run: what it is, what it spent, all its figures."""
+    figures = sorted({name for run in evidence.results for name in run.figures})
+    buffer = io.StringIO()
+    writer = csv.writer(buffer, lineterminator='\n')
+    about = ('arm', 'seed', 'role', 'setting', 'status', 'steps', 'step', 'folder', 'error')
+    writer.writerow([*about, 'matched', *MEASURES, *figures])
+    for run in evidence.results:
+        row = [getattr(run, name) for name in about] + ['+'.join(run.matches)]
+        writer.writerow(row + [run.totals[m] for m in MEASURES] + [run.figures.get(name, '') for name in figures])
+    return buffer.getvalue()
+
+
+def as_json(evidence: Evidence, findings: list[Finding]) -> str:
+    """Everything, curves included."""
+    found = []
+    for finding in findings:
+        plain = dataclasses.asdict(dataclasses.replace(finding, pairs={}))
+        plain['pairs'] = [
+            {'better': better, 'other': other, 'p_holm': p, **dataclasses.asdict(comparison)}
+            for (better, other), (comparison, p) in finding.pairs.items()
+        ]
+        found.append(plain | {'answer': answer(evidence, finding)})
+    return json.dumps({'study': dataclasses.asdict(evidence), 'findings': found}, indent=1) + '\n'
