@@ -1,8 +1,14 @@
 """`launch.py evaluate`."""
 
+from collections.abc import Sequence
+from pathlib import Path
+
 from gpt2jax.commands.runs import console, make_rows, open_run, prepare_data, restore_params
+from gpt2jax.data import Prepared, Tokenizer
 from gpt2jax.errors import UserError
 from gpt2jax.evaluation.pseudo import pseudo_likelihood
+from gpt2jax.evaluation.subject import Subject
+from gpt2jax.evaluation.suites import check_suite, run_suite, write_result
 from gpt2jax.training.loop import check_same_text, evaluate_rows
 from gpt2jax.training.progress import track
 
@@ -13,13 +19,18 @@ BEHIND = {
 }
 
 
-def evaluate(path: str, split: str, which: str) -> dict[str, float]:
-    """What means something for the model of a run, on all of a split, each token once.
+def evaluate(path: str, split: str, which: str, suites: Sequence[str] = ()) -> dict[str, float]:
+    """What means something for the model of a run, on all of a split, each token once; or what suites measure.
 
     Args:
       split: train, validation or test.
       which: 'best', 'latest' or the number of a step.
+      suites: 'NAME' or 'NAME:ARGUMENT' each (gpt2jax.evaluation.suites).
     """
+    if suites:
+        if split != 'validation':
+            raise UserError(f'--split={split}: a suite names its split itself, as in --suite=cloze:{split}')
+        return run_suites(path, which, suites)
     setup, workdir = open_run(path)
     prepared = prepare_data(setup.config)
     rows, tokenizer = make_rows(setup.config, prepared), prepared.tokenizer
@@ -32,9 +43,46 @@ def evaluate(path: str, split: str, which: str) -> dict[str, float]:
     for measure, _ in evaluations:
         if measure.objective.mask_offset is not None:
             num_rows = setup.config.evaluation.pseudo_rows
-            result |= pseudo_likelihood(setup, params, measure.objective, rows[split], tokenizer, num_rows, track)
+            hidden = pseudo_likelihood(setup, params, measure.objective, rows[split], tokenizer, num_rows, track)
+            result |= hidden.figures(tokenizer)
     print_evaluation(result, split, step, setup.config)
     return result
+
+
+def run_suites(path: str, which: str, suites: Sequence[str]) -> dict[str, float]:
+    """The figures of suites (gpt2jax.evaluation.suites), each also written into the run's folder when it is done.
+
+    Args:
+      which: 'best', 'latest' or the number of a step.
+      suites: 'NAME' or 'NAME:ARGUMENT' each.
+    """
+    for text in suites:
+        check_suite(text)
+    subject, folder = open_subject(path, which)
+    figures = {}
+    for text in suites:
+        result = run_suite(subject, text, track)
+        console.print(f'{text}, step {subject.step}:', style='bold')
+        for line in result.lines:
+            console.print(f'  {line}', soft_wrap=True)
+        for name, written in zip(('figures', 'items'), write_result(folder, text, subject, result), strict=True):
+            console.print(f'  {name:<8} {written}', soft_wrap=True)
+        figures |= result.figures
+    return figures
+
+
+def open_subject(path: str, which: str) -> tuple[Subject, Path]:
+    """A run as suites take it, and the folder for what they find; its text is prepared when a suite asks for it."""
+    setup, workdir = open_run(path)
+    tokenizer = Tokenizer.load(workdir.path)
+    step, params, metadata = restore_params(setup, workdir, which)
+
+    def prepare() -> Prepared:
+        prepared = prepare_data(setup.config)
+        check_same_text(metadata, {'data': prepared.folder.name})
+        return prepared
+
+    return Subject(setup, params, tokenizer, step, workdir.path, prepare), workdir.store / 'suites'
 
 
 def print_evaluation(result: dict[str, float], split: str, step: int, config) -> None:

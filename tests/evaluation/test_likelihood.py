@@ -180,7 +180,7 @@ def test_the_pseudo_likelihood_is_that_of_a_plain_loop(kind):
     """Token after token: mask it, read the row, look at the prediction."""
     setup, params = tiny_run(kind, batch_size=4)
     objective, rows = setup.objective(), make_rows()
-    found = pseudo_likelihood(setup, params, objective, rows, TOKENIZER, 3, no_bar)
+    found = pseudo_likelihood(setup, params, objective, rows, TOKENIZER, 3, no_bar).figures(TOKENIZER)
     head_params, logits_fn = setup.model.head(params)
     read = jax.jit(lambda example: logits_fn(head_params, setup.model.apply(params, example)[0][0]))
     nats = predicted = 0
