@@ -90,15 +90,18 @@ class Checkpoints:
         if not self._asynchronous:
             self.wait()
 
-    def restore(self, abstract_params: Any, abstract_rest: Any) -> tuple[int, Any, Any, dict[str, Any]] | None:
+    def restore(
+        self, abstract_params: Any, abstract_rest: Any, among: Sequence[int] | None = None
+    ) -> tuple[int, Any, Any, dict[str, Any]] | None:
         """Restores the newest good step, with a warning for every damaged one that it has to pass over.
 
         Args:
             abstract_params, abstract_rest: trees of jax.ShapeDtypeStruct; the sharding of each, on any mesh,
                 is where the array goes (without one: the first device).
+            among: these steps alone, where a run goes back further than it must; later saves replace what is newer.
 
         Returns:
-            (step, params, rest, metadata), or None when there has never been a checkpoint.
+            (step, params, rest, metadata), or None when there has never been a checkpoint, or none of `among`.
 
         Raises:
             UserError: there are checkpoints but none is good, or the good one holds other arrays.
@@ -107,8 +110,12 @@ class Checkpoints:
         newest_first = self._folders.steps()[::-1]
         if not newest_first:
             return None
-        step = self._first_good(newest_first, ITEMS)
-        # Everything newer was found damaged: a later save of the same step must replace it.
+        wanted = [step for step in newest_first if among is None or step in among]
+        if not wanted:
+            self._damaged.update(newest_first)
+            return None
+        step = self._first_good(wanted, ITEMS)
+        # Everything newer was found damaged or is not wanted: a later save of the same step must replace it.
         self._damaged.update(other for other in newest_first if other > step)
         targets = {'params': abstract_params, 'rest': abstract_rest}
         trees, metadata = step_folder.read(self._checkpointer, self._folders.of(step), targets)

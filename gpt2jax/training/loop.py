@@ -168,10 +168,7 @@ class Loop:
 
         The score is one of the objective that the run ends with, from the beginning on, so that scores compare.
         """
-        self._pause()
-        self._peers.at(f'evaluating after step {step}', unhurried=True)
-        self._evaluation = result = self.evaluate(self._progress.track)
-        self._clock = time.monotonic()
+        result = self._measured(step)
         tokens, score = step * self._tokens_per_step, result[self._score]
         about = {'objective': self._kind, 'split': 'validation', 'tokens': tokens, 'seconds': self.seconds}
         self._writer.write('evaluation', step, score=self._score, **about, **result)
@@ -181,12 +178,22 @@ class Loop:
         if best or step == self.config.training.steps or save_due:
             self._save(step, score)
 
+    def _measured(self, step: int):
+        self._pause()
+        self._peers.at(f'evaluating after step {step}', unhurried=True)
+        self._evaluation = self.evaluate(self._progress.track)
+        self._clock = time.monotonic()
+        return self._evaluation
+
     def _save(self, step: int, score: float | None = None) -> None:
         self._pause()
         self._peers.at(f'saving step {step}', unhurried=True)
         self._before_save()
         metadata = self._metadata | {'seconds': self.seconds, 'predicted': self.predicted, 'best': self._best}
         self._checkpoints.save(step, self.evaluation_params(), rest_of(self.state), metadata, score)
+        self._saved()
+
+    def _saved(self) -> None:
         self._since_save = self._clock = time.monotonic()
 
     def _pause(self) -> None:
@@ -200,49 +207,65 @@ class Loop:
         if self._waiting is None:
             return
         (step, metrics), self._waiting = self._waiting, None
-        metrics = {name: float(value) for name, value in jax.device_get(metrics).items()}
+        metrics = jax.device_get(metrics)
         now = time.monotonic()
         self.seconds, self._clock = self.seconds + now - self._clock, now
-        self.predicted += round(metrics['predicted'])
-        if not (math.isfinite(metrics['loss']) and math.isfinite(metrics['gradient_norm'])):
-            raise self._not_finite(step, metrics)
-        self._progress.update(step, loss=metrics['loss'])
-        if step % self.config.training.log_every == 0 or step == self.config.training.steps:
-            self._log(step, metrics)
+        self._take(step, metrics)
 
-    def _log(self, step: int, metrics: dict[str, float]) -> None:
+    def _take(self, step: int, metrics: dict) -> None:
+        metrics = {name: float(value) for name, value in metrics.items()}
+        self.predicted += round(metrics['predicted'])
+        if not is_finite(metrics):
+            data = self._metadata['data']
+            raise not_finite(self._checkpoints, self.setup, self.rows['train'], step, metrics, data)
+        self._progress.update(step, loss=metrics['loss'])
+        if self._log_due(step):
+            self._writer.write('train', step, **self._pace(step), predicted=self.predicted, **shown(metrics))
+
+    def _log_due(self, step: int) -> bool:
+        return step % self.config.training.log_every == 0 or step == self.config.training.steps
+
+    def _pace(self, step: int) -> dict:
+        """Where a line of training stands, and how fast the steps since the last one were."""
         (last_step, last_seconds), self._logged = self._logged, (step, self.seconds)
         steps_per_second = (step - last_step) / max(self.seconds - last_seconds, 1e-9)
-        self._writer.write(
-            'train',
-            step,
-            objective=self._kind,
-            tokens=step * self._tokens_per_step,
-            predicted=self.predicted,
-            seconds=self.seconds,
-            loss=metrics['loss'],
-            learning_rate=metrics['learning_rate'],
-            gradient_norm=metrics['gradient_norm'],
-            tokens_per_second=steps_per_second * self._tokens_per_step,
-            mfu=steps_per_second * self._flops / self._peak if self._peak else None,
-        )
+        return {
+            'objective': self._kind,
+            'tokens': step * self._tokens_per_step,
+            'seconds': self.seconds,
+            'tokens_per_second': steps_per_second * self._tokens_per_step,
+            'mfu': steps_per_second * self._flops / self._peak if self._peak else None,
+        }
 
     def _show_last_evaluation(self) -> None:
         last = self._writer.history.last_evaluation
         if last is not None and self._score in last:
             self._progress.evaluated(**{self._score: last[self._score]})
 
-    def _not_finite(self, step: int, metrics: dict[str, float]) -> UserError:
-        """Keeps what a replay of the step needs, and says what happened."""
-        self._checkpoints.wait()
-        steps = self._checkpoints.steps()
-        good = f'the last good checkpoint is step {steps[-1]}' if steps else 'there is no checkpoint yet'
-        return UserError(
-            f'step {step}: the loss is {metrics["loss"]} and the gradient norm {metrics["gradient_norm"]}; training '
-            f'stopped, nothing was overwritten, and {good} in {self._checkpoints.directory}. Try a lower '
-            'config.optimizer.learning_rate, a longer warmup_steps, clip_norm = 1.0, or float32. '
-            + keep_failure(self._checkpoints, self.setup, self.rows['train'], step, metrics, self._metadata['data'])
-        )
+
+def is_finite(metrics: dict[str, float]) -> bool:
+    """Whether a step went well."""
+    return math.isfinite(metrics['loss']) and math.isfinite(metrics['gradient_norm'])
+
+
+def shown(metrics: dict[str, float]) -> dict[str, float]:
+    """What a line of training says of a step."""
+    return {name: metrics[name] for name in ('loss', 'learning_rate', 'gradient_norm')}
+
+
+def not_finite(
+    checkpoints: Checkpoints, setup: Setup, rows: Rows, step: int, metrics: dict[str, float], data: str
+) -> UserError:
+    """Keeps what a replay of the step needs, and says what happened; takes what `keep_failure` takes."""
+    checkpoints.wait()
+    steps = checkpoints.steps()
+    good = f'the last good checkpoint is step {steps[-1]}' if steps else 'there is no checkpoint yet'
+    return UserError(
+        f'step {step}: the loss is {metrics["loss"]} and the gradient norm {metrics["gradient_norm"]}; training '
+        f'stopped, nothing was overwritten, and {good} in {checkpoints.directory}. Try a lower '
+        'config.optimizer.learning_rate, a longer warmup_steps, clip_norm = 1.0, or float32. '
+        + keep_failure(checkpoints, setup, rows, step, metrics, data)
+    )
 
 
 def check_same_text(saved: dict, present: dict) -> None:
