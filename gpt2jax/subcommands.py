@@ -8,7 +8,7 @@ from pathlib import Path
 from ml_collections import config_flags
 
 from gpt2jax.flags import Flags, command_line
-from gpt2jax.study_subcommands import Compare, Report, Study
+from gpt2jax.study_subcommands import Compare, Finetune, Report, Study
 
 
 class Train:
@@ -27,15 +27,30 @@ class Train:
         return commands.train(values.config, values.workdir or default_workdir(values), command_line(), processes)
 
 
+class TrainTogether:
+    """train runs that differ in their seed or learning rate alone as one program"""
+
+    def define(self, values):
+        values.define_config()
+        values.text('seeds', '', 'one of each run, 0,1,2; or one for all')
+        values.text('learning_rates', '', 'the same: 1e-3,2e-3,4e-3')
+        values.texts('workdir', 'a folder for all; or one of each run, given so many times')
+
+    def run(self, values, commands):
+        folders = values['workdir'].value or [f'{default_workdir(values)}-together']
+        commands.train_together(values.config, values.seeds, values.learning_rates, folders, command_line())
+
+
 class Evaluate:
-    """how well a run predicts all of a split"""
+    """how well a run predicts all of a split, or what --suite names"""
 
     def define(self, values):
         values.define_run()
         values.text('split', 'validation', 'train, validation or test')
+        values.texts('suite', 'NAME or NAME:ARGUMENT (docs/evaluation.md); may be given several times')
 
     def run(self, values, commands):
-        commands.evaluate(values.workdir, values.split, values.step)
+        commands.evaluate(values.workdir, values.split, values.step, values['suite'].value)
 
 
 class Sample:
@@ -250,6 +265,7 @@ COMMANDS = {
     'sample': Sample(),
     'fill': Fill(),
     'embed': Embed(),
+    'finetune': Finetune(),
     'attention': Attention(),
     'import': Import(),
     'export': Export(),
@@ -260,6 +276,7 @@ COMMANDS = {
     'coordinate_check': CoordinateCheck(),
     'plan': Plan(),
     'pod': Pod(),
+    'train_together': TrainTogether(),
     'study': Study(),
     'report': Report(),
     'compare': Compare(),

@@ -53,7 +53,7 @@ def run(capsys, *arguments):
 def test_the_help_is_short_and_names_every_subcommand(capsys, flag):
     status, out, err = run(capsys, flag)
     assert (status, err) == (0, '')
-    assert len(out.splitlines()) <= 26
+    assert len(out.splitlines()) <= 27
     for name, command in launch.COMMANDS.items():
         assert f'  {name} ' in out
         assert command.__doc__ in out
@@ -74,7 +74,8 @@ def test_the_help_of_a_subcommand_is_short_and_names_its_flags(capsys, name):
 def test_every_flag_of_the_issue_exists(capsys):
     expected = {
         'train': {'config', 'workdir', 'local_processes', 'coordinator', 'num_processes', 'process_id'},
-        'evaluate': {'workdir', 'split', 'step'},
+        'train_together': {'config', 'workdir', 'seeds', 'learning_rates'},
+        'evaluate': {'workdir', 'split', 'step', 'suite'},
         'sample': {
             'workdir',
             'step',
@@ -100,6 +101,7 @@ def test_every_flag_of_the_issue_exists(capsys):
             'scored',
             'beams',
         },
+        'finetune': {'workdir', 'step', 'data', 'task', 'probe', 'steps', 'batch_size', 'rates', 'seeds'},
         'embed': {'workdir', 'step', 'text', 'file', 'pooling', 'normalize', 'batch_size', 'out'},
         'attention': {'workdir', 'step', 'text', 'out'},
         'prepare': {'config'},
@@ -136,7 +138,7 @@ def test_every_flag_of_the_issue_exists(capsys):
     }
     study = {'experiment', 'directory', 'set', 'seeds'}
     expected |= {
-        'study': study | {'dry_run', 'executor', 'parallel', 'slurm', 'retry_failed'},
+        'study': study | {'dry_run', 'executor', 'parallel', 'together', 'option', 'retry_failed'},
         'report': study | {'open'},
         'compare': {'workdir', 'out'},
     }
@@ -274,12 +276,23 @@ def test_studies_are_called_with_their_flags(capsys, commands):
     assert run(capsys, 'study')[2].startswith('launch.py: --experiment is missing: a file of experiments/')
 
 
+def test_runs_that_are_one_program_are_called_with_their_folders(capsys, commands):
+    run(capsys, 'train_together', RECIPE, '--seeds=0,1')
+    run(capsys, 'train_together', RECIPE, '--learning_rates=1e-3,2e-3', '--workdir=a', '--workdir=b')
+    assert [arguments[1:4] for _, arguments in commands.calls] == [
+        ('0,1', '', ['runs/gpt2_small-together']),
+        ('', '1e-3,2e-3', ['a', 'b']),
+    ]
+
+
 def test_evaluate_prepare_and_describe_are_called(capsys, commands):
     run(capsys, 'evaluate', '--workdir=runs/x', '--split=test', '--step=12')
+    run(capsys, 'evaluate', '--suite=blimp:pairs', '--suite=cloze')
     run(capsys, 'prepare', RECIPE)
     run(capsys, 'describe', RECIPE)
-    assert [name for name, _ in commands.calls] == ['evaluate', 'prepare', 'describe']
-    assert commands.calls[0][1] == ('runs/x', 'test', '12')
+    assert [name for name, _ in commands.calls] == ['evaluate', 'evaluate', 'prepare', 'describe']
+    assert commands.calls[0][1] == ('runs/x', 'test', '12', [])
+    assert commands.calls[1][1] == ('runs/laptop', 'validation', 'best', ['blimp:pairs', 'cloze'])
 
 
 @pytest.mark.parametrize(

@@ -6,6 +6,7 @@ from gpt2jax.commands.checking import coordinate_check
 from gpt2jax.commands.embedding import embed
 from gpt2jax.commands.evaluating import evaluate
 from gpt2jax.commands.filling import fill
+from gpt2jax.commands.finetuning import finetune
 from gpt2jax.commands.inspecting import describe, prepare
 from gpt2jax.commands.launching import pod
 from gpt2jax.commands.planning import plan
@@ -13,6 +14,7 @@ from gpt2jax.commands.replaying import replay
 from gpt2jax.commands.sampling import sample
 from gpt2jax.commands.studying import compare, report, study
 from gpt2jax.commands.training import train
+from gpt2jax.commands.training_together import train_together
 from gpt2jax.commands.transferring import export_model, import_model
 
 __all__ = [
@@ -25,6 +27,7 @@ __all__ = [
     'evaluate',
     'export_model',
     'fill',
+    'finetune',
     'import_model',
     'plan',
     'pod',
@@ -34,4 +37,5 @@ __all__ = [
     'sample',
     'study',
     'train',
+    'train_together',
 ]

@@ -24,7 +24,7 @@ from gpt2jax.studies.matching import MEASURES
 from gpt2jax.studies.results import read_result
 from gpt2jax.studies.running import run
 from gpt2jax.studies.study import Experiment, load_experiment
-from gpt2jax.studies.words import answer, spent
+from gpt2jax.studies.words import spent
 from gpt2jax.training.display import clock_time, short_number
 from gpt2jax.training.signals import stop_on_signals
 from gpt2jax.training.workdir import Workdir, check_space
@@ -48,14 +48,15 @@ def study(path: str, options: dict, command: str) -> int:
       Stopped: asked to stop; everything is saved.
       UserError: whatever the user can put right.
     """
-    if options['parallel'] < 1:
-        raise UserError(f'--parallel={options["parallel"]}: must be at least 1')
+    for name in ('parallel', 'together'):
+        if options[name] < 1:
+            raise UserError(f'--{name}={options[name]}: must be at least 1')
     experiment, directory = open_experiment(path, options)
     jax.config.update('jax_platforms', 'cpu')  # the runs are other processes, which need the accelerator
     if options['dry_run']:
         show_matrix(experiment, lay_out(experiment, directory, prepare_once(), lambda cells: None, assume=True))
         return 0
-    executor = make_executor(options['executor'], options['slurm'], directory)
+    executor = make_executor(options['executor'], options['option'], directory)
     with Workdir(directory).locked(), stop_on_signals() as stop:
 
         def run_stage(cells: list[Cell]) -> None:
@@ -65,12 +66,12 @@ def study(path: str, options: dict, command: str) -> int:
                         forget_attempts(cell)
             if not any(progress_of(cell).status in ('waiting', 'begun') for cell in cells):
                 return
-            missing = [cell for cell in cells if progress_of(cell).status == 'waiting']
+            missing = [cell for cell in cells if cell.role != 'suites' and progress_of(cell).status == 'waiting']
             check_space(directory, sum(run_bytes(cell.config) for cell in missing), f'{len(missing)} runs')
             # Runs that measure seconds must not disturb each other.
             parallel = 1 if cells[0].role == 'speed' else options['parallel']
             with CellsBoard(console, cells) as board:
-                run(cells, executor, parallel, board, stop)
+                run(cells, executor, parallel, board, stop, options['together'])
 
         layout = lay_out(experiment, directory, prepare_once(), run_stage)
         evidence = write_report_of(experiment, directory, layout, command)
@@ -129,10 +130,10 @@ def write_report_of(experiment: Experiment, directory: Path, layout: Layout, com
 
 def show_answers(evidence: Evidence, folder: Path) -> None:
     """Writes the report and says what it says."""
-    page, findings = write_study_report(evidence, folder)
+    page, answers = write_study_report(evidence, folder)
     console.print(f'\n{evidence.question}', soft_wrap=True)
-    for finding in findings:
-        console.print(answer(evidence, finding), style='bold', soft_wrap=True)
+    for text in answers:
+        console.print(text, style='bold', soft_wrap=True)
     console.print(f'\nreport   {page}\nalso     {folder}/report.md, report.json, runs.csv, figures/')
 
 

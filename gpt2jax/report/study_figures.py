@@ -31,7 +31,7 @@ def draw_curves(evidence: Evidence, finding: Finding, measure: str) -> Draw:
     """The figure against one of MEASURES: a line an arm, the mean of its seeds, and a band over all of them."""
 
     def draw(axes: Axes, colors: dict[str, str]) -> None:
-        _dress(axes, colors)
+        dress(axes, colors)
         heights, ends = [], []
         for index, name in enumerate(evidence.arms):
             x_N, y_SN = arm_curve(evidence, finding.figure, name, measure)
@@ -79,7 +79,7 @@ def draw_forest(evidence: Evidence, finding: Finding) -> Draw:
     scale = 100 if finding.figure.endswith('accuracy') else 1
 
     def draw(axes: Axes, colors: dict[str, str]) -> None:
-        _dress(axes, colors)
+        dress(axes, colors)
         axes.grid(axis='y', visible=False)
         axes.grid(axis='x', color=colors['grid'], linewidth=0.8)
         axes.axvline(0, color=colors['ink'], linewidth=1)
@@ -118,7 +118,8 @@ def print_picture(draw: Draw, size: tuple[float, float], kind: str, legend: bool
     return buffer.getvalue()
 
 
-def _dress(axes: Axes, colors: dict[str, str]) -> None:
+def dress(axes: Axes, colors: dict[str, str]) -> None:
+    """Axes as all drawings of studies have them."""
     axes.patch.set_visible(False)
     axes.grid(axis='y', color=colors['grid'], linewidth=0.8)
     axes.set_axisbelow(True)

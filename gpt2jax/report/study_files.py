@@ -8,36 +8,44 @@ from pathlib import Path
 
 from gpt2jax.errors import UserError
 from gpt2jax.files import replace_file
+from gpt2jax.report.scaling_report import write_scaling_parts
 from gpt2jax.report.study_figures import draw_curves, draw_forest, forest_size, print_picture
 from gpt2jax.report.study_page import STATISTICS, facts, study_page
-from gpt2jax.report.study_tables import Table, cost_table, figure_table, matching_table, runs_table, total_cost
+from gpt2jax.report.study_tables import cost_table, figure_table, matching_table, runs_table, total_cost
+from gpt2jax.report.study_text import markdown_table, plain
 from gpt2jax.studies.evidence import Evidence
 from gpt2jax.studies.findings import Finding, find
 from gpt2jax.studies.matching import MEASURES
+from gpt2jax.studies.scaling_findings import find_scaling
+from gpt2jax.studies.scaling_words import scaling_answer
 from gpt2jax.studies.words import answer, caveats
 
 CURVE_SIZE = (6.0, 3.8)
 CURVE_MEASURES = ('tokens', 'flops', 'seconds')
 
 
-def write_study_report(evidence: Evidence, folder: Path) -> tuple[Path, list[Finding]]:
+def write_study_report(evidence: Evidence, folder: Path) -> tuple[Path, list[str]]:
     """Writes report.html, report.md, report.json, runs.csv and figures/ into a folder, replacing earlier ones.
 
     Returns:
-      The path of the page, and a finding for each deciding figure.
+      The path of the page, and an answer for each deciding figure.
 
     Raises:
       UserError: the folder cannot be written.
     """
-    findings = [find(evidence, figure) for figure in evidence.decide]
     try:
         (folder / 'figures').mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise UserError(f'cannot create {folder / "figures"}: {error.strerror}; choose another --directory') from error
+    replace_file(folder / 'runs.csv', as_csv(evidence).encode())
+    if evidence.sizes is not None:
+        scaling = [find_scaling(evidence, figure) for figure in evidence.decide]
+        write_scaling_parts(evidence, scaling, folder)
+        return folder / 'report.html', [scaling_answer(evidence, finding) for finding in scaling]
+    findings = [find(evidence, figure) for figure in evidence.decide]
     replace_file(folder / 'report.html', study_page(evidence, findings).encode())
     replace_file(folder / 'report.md', markdown(evidence, findings).encode())
     replace_file(folder / 'report.json', as_json(evidence, findings).encode())
-    replace_file(folder / 'runs.csv', as_csv(evidence).encode())
     for finding in findings:
         pictures = {f'{finding.figure}-{m}': (draw_curves(evidence, finding, m), CURVE_SIZE) for m in CURVE_MEASURES}
         pictures[f'{finding.figure}-differences'] = draw_forest(evidence, finding), forest_size(finding)
@@ -45,38 +53,27 @@ def write_study_report(evidence: Evidence, folder: Path) -> tuple[Path, list[Fin
             for kind in ('png', 'svg'):
                 picture = print_picture(draw, size, kind, legend=not name.endswith('differences'))
                 replace_file(folder / 'figures' / f'{name}.{kind}', picture)
-    return folder / 'report.html', findings
+    return folder / 'report.html', [answer(evidence, finding) for finding in findings]
 
 
 def markdown(evidence: Evidence, findings: list[Finding]) -> str:
     """The report for a pull request."""
     parts = [f'# {evidence.name}', evidence.question]
-    parts += [f'**{_plain(answer(evidence, finding))}**' for finding in findings]
-    parts += ['\n'.join(f'- {_plain(notice)}' for notice in caveats(evidence))]
+    parts += [f'**{plain(answer(evidence, finding))}**' for finding in findings]
+    parts += ['\n'.join(f'- {plain(notice)}' for notice in caveats(evidence))]
     for finding in findings:
-        parts += [_markdown_table(figure_table(evidence, finding))]
+        parts += [markdown_table(figure_table(evidence, finding))]
         if finding.matchings:
-            parts += [_markdown_table(matching_table(finding))]
+            parts += [markdown_table(matching_table(finding))]
         parts += [f'![{finding.figure} against tokens](figures/{finding.figure}-tokens.png)']
         parts += [f'![{finding.figure}, differences](figures/{finding.figure}-differences.png)']
-    parts += [_markdown_table(cost_table(evidence))]
+    parts += [markdown_table(cost_table(evidence))]
     if any(run.status != 'finished' for run in evidence.results):
-        parts += [_markdown_table(runs_table(evidence, evidence.decide))]
+        parts += [markdown_table(runs_table(evidence, evidence.decide))]
     parts += ['Cost: ' + ', '.join(f'{what} {amount}' for what, amount in total_cost(evidence)) + '.']
     parts += [f'## How to read this\n\n{evidence.reading}\n\n{STATISTICS}']
-    parts += ['\n'.join(f'- {what}: `{_plain(value)}`' for what, value in facts(evidence))]
+    parts += ['\n'.join(f'- {what}: `{plain(value)}`' for what, value in facts(evidence))]
     return '\n\n'.join(part for part in parts if part) + '\n'
-
-
-def _markdown_table(table: Table) -> str:
-    lines = [table.head, ['---'] * len(table.head), *table.rows]
-    rows = '\n'.join('| ' + ' | '.join(_plain(text) for text in line) + ' |' for line in lines)
-    return f'## {table.title}\n\n{rows}' + (f'\n\n{table.note}' if table.note else '')
-
-
-def _plain(text: str) -> str:
-    """Text that stays in its cell."""
-    return ' '.join(text.split()).replace('|', '\\|')
 
 
 def as_csv(evidence: Evidence) -> str:

@@ -36,18 +36,37 @@ STATISTICS = (
 
 def study_page(evidence: Evidence, findings: list[Finding]) -> str:
     """The whole report.html of a study."""
+    answers = [(answer(evidence, finding), finding.verdict == 'winner') for finding in findings]
+    shown = ''.join(_finding(evidence, finding) for finding in findings)
+    return fill_page(
+        evidence,
+        answers,
+        caveats(evidence),
+        shown + _curves(evidence, findings) + _tables(evidence, findings),
+        STATISTICS,
+    )
+
+
+def fill_page(
+    evidence: Evidence, answers: list[tuple[str, bool]], notices: list[str], sections: str, statistics: str
+) -> str:
+    """A page of a study from its parts.
+
+    Args:
+      answers: (text, whether it names something).
+      sections: HTML between the head and what all studies end with.
+      statistics: how the figures were judged.
+    """
     template = string.Template((_FOLDER / 'study.html').read_text('utf-8'))
     return template.substitute(
         name=escape(evidence.name),
         style=_style(),
         question=escape(evidence.question),
-        answers=''.join(_answer(evidence, finding) for finding in findings),
-        notices=_notices(caveats(evidence)),
+        answers=''.join(_answer(*one) for one in answers),
+        notices=_notices(notices),
         tiles=_tiles(total_cost(evidence)),
-        findings=''.join(_finding(evidence, finding) for finding in findings),
-        curves=_curves(evidence, findings),
-        tables=_tables(evidence, findings),
-        reading=_reading(evidence),
+        sections=sections,
+        reading=_reading(evidence, statistics),
         reproduce=_reproduce(evidence),
         footer=f'Written by gpt2jax {escape(gpt2jax.__version__)}. This page loads nothing from elsewhere.',
     )
@@ -62,9 +81,9 @@ def _style() -> str:
     return f'{(_FOLDER / "style.css").read_text("utf-8").strip()}\n{own.strip()}\n{shown} {{ display: grid; }}'
 
 
-def _answer(evidence: Evidence, finding: Finding) -> str:
-    kind = ' winner' if finding.verdict == 'winner' else ''
-    first, stop, rest = answer(evidence, finding).partition('. ')
+def _answer(text: str, is_named: bool) -> str:
+    kind = ' winner' if is_named else ''
+    first, stop, rest = text.partition('. ')
     return f'<p class="answer{kind}"><strong>{escape(first + stop.strip())}</strong> {escape(rest)}</p>'
 
 
@@ -98,7 +117,7 @@ def table_html(table: Table) -> str:
     )
 
 
-def _section(table: Table | None) -> str:
+def table_section(table: Table | None) -> str:
     return '' if table is None else f'<section><h2>{escape(table.title)}</h2>{table_html(table)}</section>'
 
 
@@ -112,8 +131,8 @@ def _finding(evidence: Evidence, finding: Finding) -> str:
             f'<section><h2>Differences to {escape(finding.baseline)}</h2><div class="drawings forest"><figure>'
             f'<figcaption>{escape(label(finding.figure))}: {caption}</figcaption>{drawing}</figure></div></section>'
         )
-    matchings = _section(matching_table(finding)) if finding.matchings else ''
-    return _section(figure_table(evidence, finding)) + forest + matchings
+    matchings = table_section(matching_table(finding)) if finding.matchings else ''
+    return table_section(figure_table(evidence, finding)) + forest + matchings
 
 
 def _curves(evidence: Evidence, findings: list[Finding]) -> str:
@@ -145,17 +164,17 @@ def _tables(evidence: Evidence, findings: list[Finding]) -> str:
     figure = evidence.decide[0]
     figures = tuple(dict.fromkeys([finding.figure for finding in findings]))
     tables = [cost_table(evidence), more_figures_table(evidence), tuning_table(evidence, figure)]
-    return ''.join(map(_section, [*tables, runs_table(evidence, figures)]))
+    return ''.join(map(table_section, [*tables, runs_table(evidence, figures)]))
 
 
-def _reading(evidence: Evidence) -> str:
+def _reading(evidence: Evidence, statistics: str) -> str:
     parts = []
     for part in filter(None, evidence.reading.split('\n\n')):
         if part.startswith('    '):  # a command, as docstrings have it
             parts.append(f'<pre>{escape(part.strip())}</pre>')
         else:
             parts.append(f'<p>{escape(" ".join(part.split()))}</p>')
-    return f'<section><h2>How to read this</h2>{"".join(parts)}<p>{escape(STATISTICS)}</p></section>'
+    return f'<section><h2>How to read this</h2>{"".join(parts)}<p>{escape(statistics)}</p></section>'
 
 
 def _reproduce(evidence: Evidence) -> str:

@@ -2,10 +2,11 @@
 
 study.py and combinators.py: what an experiment file says. costs.py, matching.py: how many steps each arm gets.
 cells.py: the runs of a study, as folders. executors.py, running.py, board.py: running them. results.py: reading them.
-statistics.py, findings.py: what follows from them, and what does not.
+statistics.py, findings.py: what follows from them, and what does not. scaling.py, frontier.py: laws of the loss over
+sizes and budgets.
 """
 
-from gpt2jax.studies.combinators import Arm, arm, chain, param, product, zip
+from gpt2jax.studies.combinators import Arm, arm, budgets, chain, param, product, zip
 from gpt2jax.studies.study import Study
 
-__all__ = ['Arm', 'Study', 'arm', 'chain', 'param', 'product', 'zip']
+__all__ = ['Arm', 'Study', 'arm', 'budgets', 'chain', 'param', 'product', 'zip']

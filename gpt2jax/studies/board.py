@@ -42,11 +42,11 @@ class CellsBoard:
 
     def started(self, cell: Cell) -> None:
         """A cell begins, or goes on."""
-        if not self._live:
-            step = self._known[cell].step
-            self.say(
-                f'{cell.name}: {f"continues from about step {step:,}" if step else "begins"}, {cell.steps:,} steps'
-            )
+        if self._live:
+            return
+        step = self._known[cell].step
+        begins = f'continues from about step {step:,}' if step else 'begins'
+        self.say(f'{cell.name}: {begins}' + (f', {cell.steps:,} steps' if cell.role != 'suites' else ''))
 
     def held(self, cell: Cell) -> None:
         """A cell is trained by a process that is not of this study; said once."""
@@ -92,8 +92,8 @@ class CellsBoard:
 
 def figures(cell: Cell, progress: Progress) -> tuple[str, str, str]:
     """Step, loss and time left of a cell, for people."""
-    if progress.status == 'failed':
-        return 'failed', '', ''
+    if progress.status == 'failed' or cell.role == 'suites':
+        return 'failed' if progress.status == 'failed' else '', '', ''
     loss = '' if progress.loss is None else f'{progress.loss:.3f}'
     left = ''
     if progress.step and progress.status != 'finished':

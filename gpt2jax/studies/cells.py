@@ -15,13 +15,15 @@ from typing import Any
 
 from gpt2jax.config import default_config, flatten
 from gpt2jax.errors import UserError
+from gpt2jax.evaluation.suites import slug_of
 from gpt2jax.files import read_json, write_json
 from gpt2jax.studies.study import ROOT, Experiment, base_path, load_base, merged
-from gpt2jax.training.metrics import FILE_NAME
+from gpt2jax.training.metrics import FILE_NAME, is_finite
 from gpt2jax.training.workdir import LOCK_NAME
 from gpt2jax.validation import resolve
 
 ATTEMPTS, MOST_ATTEMPTS = 'attempts.json', 2
+SUITES_FOLDER = 'suites'  # of a run, where `evaluate --suite` writes
 UNIMPORTANT = ('data.directory', 'runtime.', 'data.prefetch')  # keys that change no figure
 TAIL_BYTES = 65_536
 
@@ -32,13 +34,14 @@ class Cell:
 
     Attributes:
       arm: its name.
-      role: 'run', 'tune' (tries a setting) or 'speed' (measures seconds).
+      role: 'run', 'tune' (tries a setting), 'speed' (measures seconds) or 'suites' (measures a run after its end).
       matches: the measures at whose equal cost it is run; empty but for role 'run'.
       setting: what was tuned: the name of the setting, or ''.
       changes: over the base recipe, all of them.
       config: resolved.
       base: the recipe, as in --config.
-      folder: of the run.
+      folder: of the run; of role 'suites' the folder in it where the measurements are.
+      suites: what is measured after the run.
     """
 
     arm: str
@@ -50,11 +53,12 @@ class Cell:
     config: Any
     base: str
     folder: Path
+    suites: tuple[str, ...] = ()
 
     @property
     def name(self) -> str:
-        parts = [self.arm, f'seed {self.seed}']
-        return ', '.join(parts + ([self.setting] if self.role == 'tune' else [self.role] * (self.role == 'speed')))
+        about = {'run': [], 'tune': [self.setting]}.get(self.role, [self.role])
+        return ', '.join([self.arm, f'seed {self.seed}', *about])
 
     @property
     def steps(self) -> int:
@@ -62,6 +66,9 @@ class Cell:
 
     def arguments(self) -> list[str]:
         """What follows `launch.py`."""
+        if self.role == 'suites':
+            missing = [f'--suite={suite}' for suite in self.suites if suite_figures(self, suite) is None]
+            return ['evaluate', f'--workdir={self.folder.parent}', '--step=latest', *missing]
         path, colon, argument = self.base.partition(':')
         flags = [f'--config.{key}={value}' for key, value in self.changes.items()]
         return ['train', f'--config={base_path(path)}{colon}{argument}', *flags, f'--workdir={self.folder}']
@@ -86,6 +93,7 @@ def make_cell(
     role: str = 'run',
     matches: tuple[str, ...] = (),
     setting: str = '',
+    suites: tuple[str, ...] = (),
 ) -> Cell:
     """A cell from its overlays over the study's changes; keys that the base has already are left out."""
     changes = merged(experiment.study.changes, *overlays, {'seed': seed})
@@ -95,7 +103,20 @@ def make_cell(
     folder = (
         directory / 'cells' / slug(arm) / f'{"" if role == "run" else f"{role}-"}seed{seed}-{config_digest(config)}'
     )
-    return Cell(arm, seed, role, matches, setting, changes, config, experiment.study.base, folder)
+    return Cell(arm, seed, role, matches, setting, changes, config, experiment.study.base, folder, suites)
+
+
+def suites_cell(cell: Cell) -> Cell:
+    """What measures a run after its last step."""
+    return dataclasses.replace(cell, role='suites', folder=cell.folder / SUITES_FOLDER)
+
+
+def suite_figures(cell: Cell, suite: str) -> dict[str, float] | None:
+    """What a suite has measured of a run after its last step; None where it has not. `cell` is of role 'suites'."""
+    record = _json(cell.folder / f'{slug_of(suite)}.json', dict)
+    if record.get('step') != cell.steps or not isinstance(record.get('figures'), dict):
+        return None
+    return {name: value for name, value in record['figures'].items() if is_finite(value)}
 
 
 def slug(name: str) -> str:
@@ -119,7 +140,8 @@ class Progress:
 
     Attributes:
       status: 'waiting', 'begun' (a run was started and is not at its end), 'finished' or 'failed' (twice).
-      step, loss, seconds: of the last line of training; 0 and None where there is none.
+      step, loss: of the last line of training; 0 and None where there is none.
+      seconds: that its process had trained by then.
       error: of the last attempt that failed.
       attempts: how many did.
     """
@@ -136,13 +158,19 @@ def progress_of(cell: Cell) -> Progress:
     """Reads the end of a cell's metrics, its run.json and its attempts. Nothing that is malformed stops it."""
     attempts = _json(cell.folder / ATTEMPTS, list)
     error = attempts[-1].get('error', '') if attempts else ''
+    if cell.role == 'suites':
+        missing = [suite for suite in cell.suites if suite_figures(cell, suite) is None]
+        failed = 'failed' if len(attempts) >= MOST_ATTEMPTS else 'waiting'
+        return Progress(failed if missing else 'finished', error=error, attempts=len(attempts))
     lines = _tail(cell.folder / FILE_NAME)
     step, loss, seconds = 0, None, 0.0
     for line in lines:
         if line.get('kind') == 'train':
             step, loss, seconds = line.get('step', 0), line.get('loss'), line.get('seconds', 0.0)
+    info = _json(cell.folder / 'run.json', dict)
+    seconds *= len(info.get('together', '1'))  # of runs that are one program each has a share
     evaluated = any(line.get('kind') == 'evaluation' and line.get('step') == cell.steps for line in lines)
-    if evaluated and _json(cell.folder / 'run.json', dict).get('finished'):
+    if evaluated and info.get('finished'):
         status = 'finished'
     elif len(attempts) >= MOST_ATTEMPTS:
         status = 'failed'

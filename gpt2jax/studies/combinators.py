@@ -11,6 +11,8 @@ from typing import Any
 
 from gpt2jax.errors import UserError
 
+BUDGETS = {'tokens': 'tokens', 'flops': 'FLOPs', 'causal_flops': 'FLOPs (causal half)'}  # measures, and their units
+
 
 @dataclasses.dataclass(frozen=True)
 class Arm:
@@ -19,10 +21,12 @@ class Arm:
     Attributes:
       name: for the report and, in plain letters, for folders.
       changes: {'model.width': 512, ...} over the base config.
+      budget: (measure, amount) that its runs are to spend, in a study of scaling; None: what the study matches.
     """
 
     name: str
     changes: dict[str, Any]
+    budget: tuple[str, float] | None = None
 
 
 Arms = tuple[Arm, ...]
@@ -45,6 +49,19 @@ def param(key: str, *values: Any, names: tuple[str, ...] = ()) -> Arms:
     if len(names) != len(values):
         raise UserError(f'param({key!r}): {len(values)} values and {len(names)} names')
     return tuple(Arm(name, {key: value}) for name, value in builtins.zip(names, values, strict=True))
+
+
+def budgets(measure: str, *amounts: float) -> Arms:
+    """An arm for each amount that a run may spend, for `product` with sizes of a model.
+
+    Args:
+      measure: one of BUDGETS.
+    """
+    if measure not in BUDGETS:
+        raise UserError(f'budgets({measure!r}): one of {", ".join(BUDGETS)}')
+    if wrong := [amount for amount in amounts if not amount > 0]:
+        raise UserError(f'budgets({measure!r}, {wrong[0]}): must be above 0')
+    return tuple(Arm(f'{amount:.4g} {BUDGETS[measure]}', {}, (measure, float(amount))) for amount in amounts)
 
 
 def product(*parts: Arms) -> Arms:
@@ -81,4 +98,7 @@ def _merge(arms: tuple[Arm, ...]) -> Arm:
         if twice := changes.keys() & one.changes.keys():
             raise UserError(f'arm {one.name!r} sets {sorted(twice)[0]}, which another part of its product sets as well')
         changes |= one.changes
-    return Arm(', '.join(one.name for one in arms if one.name), changes)
+    found = [one.budget for one in arms if one.budget is not None]
+    if len(found) > 1:
+        raise UserError(f'arm {arms[-1].name!r} sets a budget, which another part of its product sets as well')
+    return Arm(', '.join(one.name for one in arms if one.name), changes, *found)

@@ -3,6 +3,8 @@
 FLOPs are those of gpt2jax.models.cost, the one analytic count of this program, averaged over the objectives of a run.
 """
 
+import dataclasses
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -11,12 +13,14 @@ from gpt2jax.data import Prepared
 from gpt2jax.data.rows import Rows, train_batch
 from gpt2jax.describe import tree_bytes
 from gpt2jax.models import make_model
+from gpt2jax.models.cost import parameters_by_module
 from gpt2jax.objectives import make_objective, phases
 from gpt2jax.optimizers import make_optimizer
 from gpt2jax.studies.matching import StepCost
 from gpt2jax.training.setup import Setup
 
 CONVENTIONS = {'flops': 'full map', 'causal_flops': 'causal half'}
+EMBEDDINGS = ('embedding/token', 'embedding/position', 'head/kernel')  # paths of such parameters, or their beginnings
 COUNTED_BATCHES = 8  # in which predicted tokens are counted, of each objective of a run
 
 
@@ -68,6 +72,30 @@ def step_cost(config, prepared: Prepared, seconds: float | None = None) -> StepC
         causal_flops=flops_until(config, steps, 'causal_flops') / steps,
         seconds=seconds,
     )
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelSize:
+    """Parameters of a model.
+
+    Attributes:
+      parameters: without those below, as Kaplan et al. 2020 count: what a law of scaling takes.
+      embeddings: of tokens and positions, and an untied output matrix. Hoffmann et al. 2022 count them in.
+    """
+
+    parameters: int
+    embeddings: int
+
+    @property
+    def total(self) -> int:
+        return self.parameters + self.embeddings
+
+
+def model_size(config) -> ModelSize:
+    """Of the model of a resolved config."""
+    rows = parameters_by_module(jax.eval_shape(make_model(config.model).init, jax.random.key(0)))
+    embeddings = sum(count for name, _, count in rows if name.startswith(EMBEDDINGS))
+    return ModelSize(sum(count for _, _, count in rows) - embeddings, embeddings)
 
 
 def run_bytes(config) -> int:

@@ -7,8 +7,11 @@ from pathlib import Path
 from gpt2jax.config import flatten
 from gpt2jax.errors import UserError
 from gpt2jax.evaluation.measures import SCORES
+from gpt2jax.studies import goals
 from gpt2jax.studies.cells import Cell
 from gpt2jax.studies.combinators import Arm
+from gpt2jax.studies.costs import ModelSize, model_size
+from gpt2jax.studies.goals import goal_figures
 from gpt2jax.studies.results import Result, read_result, read_run
 from gpt2jax.studies.study import Experiment
 from gpt2jax.training.starting import resolve_saved
@@ -18,6 +21,7 @@ NAMES = SCORES | {
     'masked_accuracy': 'accuracy at hidden tokens',
     'prefix_accuracy': 'accuracy after the prefix',
     'span_accuracy': 'accuracy in the spans',
+    **goals.LABELS,
 }
 
 
@@ -32,6 +36,8 @@ class Evidence:
       results: of all runs, tuning included.
       notices: what a reader must know before anything else.
       about: (what, value) for the end of the page: files, commands.
+      sizes: arm -> its model's size, in a study of scaling; None: in others.
+      budgets: the measure of the budgets there; '' in others.
     """
 
     name: str
@@ -47,6 +53,8 @@ class Evidence:
     results: list[Result]
     notices: tuple[str, ...]
     about: tuple[tuple[str, str], ...]
+    sizes: dict[str, ModelSize] | None = None
+    budgets: str = ''
 
     @property
     def main(self) -> list[Result]:
@@ -74,6 +82,13 @@ def study_evidence(experiment: Experiment, cells: list[Cell], chosen: dict[str, 
             f'Not the study as its file has it; changed on the command line: {"; ".join(experiment.changed)}.'
         )
     notices += _tuning_notices(experiment, chosen)
+    results = [read_result(cell) for cell in cells]
+    if study.goal:
+        results = [
+            dataclasses.replace(result, figures=result.figures | goal_figures(result.curve, *study.goal))
+            for result in results
+        ]
+        notices.append(f'The goal is {NAMES.get(study.goal[0], study.goal[0])} of {study.goal[1]:g}, set beforehand.')
     about = [
         ('experiment', experiment.path),
         ('sha256 of the file', experiment.digest),
@@ -92,9 +107,11 @@ def study_evidence(experiment: Experiment, cells: list[Cell], chosen: dict[str, 
         decide=study.decide,
         show=study.show,
         test=study.test,
-        results=[read_result(cell) for cell in cells],
+        results=results,
         notices=tuple(notices),
         about=tuple(about),
+        sizes={cell.arm: model_size(cell.config) for cell in cells} if study.is_scaling else None,
+        budgets=study.base_arm.budget[0] if study.is_scaling else '',
     )
 
 

@@ -7,6 +7,7 @@ and no way of matching puts another arm first. Everything less is said as what i
 import dataclasses
 import itertools
 
+from gpt2jax.studies import goals
 from gpt2jax.studies.evidence import Evidence
 from gpt2jax.studies.matching import MEASURES
 from gpt2jax.studies.results import Result
@@ -21,7 +22,7 @@ class ArmFinding:
 
     Attributes:
       values: seed -> the figure after the last step.
-      planned, failed: runs.
+      planned, failed: runs. One without the figure that others of its arm have has failed: it did not reach a goal.
       summary: of the values; None without any, and None where a run has failed: the mean of the rest would flatter it.
       versus: against the baseline, seed by seed; None as for `summary`, and for the baseline.
       p: of that, after Holm's correction over the arms.
@@ -102,13 +103,14 @@ def find(evidence: Evidence, figure: str) -> Finding:
     arms = _arms(evidence, {name: runs[name] for name in names}, values, baseline)
     usable = [one.arm for one in arms if one.summary is not None]
     pairs = _pairs(usable, values, evidence.test, lower)
-    matchings = find_matchings(evidence, figure, usable, lower)
+    # What is a cost itself has nothing to be matched by.
+    matchings = [] if figure in goals.LABELS else find_matchings(evidence, figure, usable, lower)
     verdict, winner = _verdict(evidence, arms, pairs, matchings, lower)
     return Finding(figure, lower, baseline, arms, without, pairs, matchings, verdict, winner)
 
 
 def _arms(evidence: Evidence, runs: dict[str, list[Result]], values: dict, baseline: str) -> list[ArmFinding]:
-    failed = {name: sum(run.status == 'failed' for run in group) for name, group in runs.items()}
+    failed = {name: sum(_is_lost(run, values[name]) for run in group) for name, group in runs.items()}
     versus = {
         name: compare(values[name], values[baseline], evidence.test)
         for name in runs
@@ -127,6 +129,11 @@ def _arms(evidence: Evidence, runs: dict[str, list[Result]], values: dict, basel
         )
         for name, group in runs.items()
     ]
+
+
+def _is_lost(run: Result, values: dict[int, float]) -> bool:
+    """Whether a run is at its end and has no figure; `values` are those of its arm."""
+    return run.status == 'failed' or (run.status == 'finished' and run.seed not in values)
 
 
 def _pairs(names: list[str], values: dict, test: str, lower: bool) -> dict:
@@ -209,7 +216,7 @@ def _verdict(evidence: Evidence, arms: list[ArmFinding], pairs: dict, matchings:
         return 'undecided', None
     if any(matching.best not in (None, best) for matching in matchings):
         return 'disagree', None
-    if {matching.measure for matching in matchings if matching.best is not None} < MEASURES.keys():
+    if matchings and {matching.measure for matching in matchings if matching.best is not None} < MEASURES.keys():
         return 'unmatched', None
     return 'winner', best
 

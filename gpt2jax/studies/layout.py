@@ -5,7 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt2jax.errors import UserError
-from gpt2jax.studies.cells import Cell, progress_of
+from gpt2jax.studies.cells import Cell, progress_of, suites_cell
 from gpt2jax.studies.combinators import Arm
 from gpt2jax.studies.planning import Plan, make_plan, run_cells, speed_cells, tune_cells
 from gpt2jax.studies.results import read_result, step_seconds
@@ -51,7 +51,7 @@ def lay_out(
         measured = step_seconds(cell.folder) if progress_of(cell).status == 'finished' else None
         seconds |= {cell.arm: measured} if measured else {}
     plan = make_plan(experiment, prepare, seconds)
-    if len(plan.steps) < len(study.arms) * len(study.matches):
+    if len(plan.steps) < len(study.arms) * max(1, len(study.matches)):
         return Layout(timed, plan, {}, complete=False)
     tried = tune_cells(experiment, directory, plan) if study.tune else []
     run(tried)
@@ -62,6 +62,8 @@ def lay_out(
         chosen = {arm.name: chosen.get(arm.name, study.settings(arm.name)[0]) for arm in study.arms}
     cells = run_cells(experiment, directory, plan, chosen)
     run(cells)
+    if study.suites:
+        run([suites_cell(cell) for cell in cells if progress_of(cell).status == 'finished'])
     return Layout([*timed, *tried, *cells], plan, chosen, complete=True)
 
 

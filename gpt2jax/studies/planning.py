@@ -14,6 +14,7 @@ from gpt2jax.studies.study import Experiment
 from gpt2jax.validation import resolve
 
 SPEED_STEPS = 60  # of a run that only measures seconds
+OWN = 'own'  # stands for the measure where each arm has a budget of its own
 
 
 @dataclasses.dataclass(frozen=True)
@@ -22,7 +23,8 @@ class Plan:
 
     Attributes:
       costs: arm -> what one of its steps costs.
-      steps: (arm, measure) -> its steps when that is matched; a measure whose cost is not known yet is missing.
+      steps: (arm, measure) -> its steps when that is matched; a measure whose cost is not known yet is missing. Of arms
+        with budgets the measure is OWN.
     """
 
     costs: dict[str, StepCost]
@@ -41,6 +43,8 @@ def make_plan(experiment: Experiment, prepare: Callable[[Any], Prepared], second
     costs = {name: step_cost(config, prepare(config), seconds.get(name)) for name, config in configs.items()}
     base = study.base_arm.name
     base_steps = experiment.steps or configs[base].training.steps
+    if study.is_scaling:
+        return Plan(costs, {(name, OWN): count for name, count in _own_steps(experiment, costs).items()})
     steps = {}
     for measure in study.matches:
         if any(cost.of(measure) is None for cost in costs.values()):
@@ -48,6 +52,14 @@ def make_plan(experiment: Experiment, prepare: Callable[[Any], Prepared], second
         for name, cost in costs.items():
             steps[name, measure] = matched_steps(measure, costs[base], base_steps, cost)
     return Plan(costs, steps)
+
+
+def _own_steps(experiment: Experiment, costs: dict[str, StepCost]) -> dict[str, int]:
+    """Arm -> the steps that its budget pays for; in a quick try all are shorter by the same share."""
+    study = experiment.study
+    exact = {arm.name: arm.budget[1] / costs[arm.name].of(arm.budget[0]) for arm in study.arms}
+    share = experiment.steps / exact[study.base_arm.name] if experiment.steps else 1.0
+    return {name: max(1, round(share * count)) for name, count in exact.items()}
 
 
 def speed_cells(experiment: Experiment, directory: Path) -> list[Cell]:
@@ -68,7 +80,7 @@ def tune_cells(experiment: Experiment, directory: Path, plan: Plan) -> list[Cell
     for arm in study.arms:
         for tried in study.settings(arm.name):
             for seed in study.tune_seeds:
-                overlays = _overlays(experiment, plan, arm, tried, study.matches[0])
+                overlays = _overlays(experiment, plan, arm, tried, (study.matches or (OWN,))[0])
                 cells.append(make_cell(experiment, directory, arm.name, seed, overlays, 'tune', setting=tried.name))
     return cells
 
@@ -84,10 +96,11 @@ def run_cells(experiment: Experiment, directory: Path, plan: Plan, chosen: dict[
     cells: dict[Path, Cell] = {}
     for seed in experiment.study.seeds:
         for arm in experiment.study.arms:
-            for measure in experiment.study.matches:
+            for measure in experiment.study.matches or (OWN,):
                 setting = chosen.get(arm.name, Arm('', {}))
                 overlays = _overlays(experiment, plan, arm, setting, measure)
-                cell = make_cell(experiment, directory, arm.name, seed, overlays, 'run', (measure,), setting.name)
+                about = ('run', (measure,) if measure != OWN else (), setting.name, experiment.study.suites)
+                cell = make_cell(experiment, directory, arm.name, seed, overlays, *about)
                 if cell.folder in cells:
                     measures = (*cells[cell.folder].matches, measure)
                     cell = dataclasses.replace(cell, matches=measures)

@@ -9,7 +9,7 @@ import numpy as np
 
 from gpt2jax.errors import UserError
 from gpt2jax.files import read_json
-from gpt2jax.studies.cells import Cell, progress_of
+from gpt2jax.studies.cells import Cell, progress_of, suite_figures, suites_cell
 from gpt2jax.studies.costs import flops_until
 from gpt2jax.training.metrics import FILE_NAME, is_finite, read_metrics
 
@@ -24,7 +24,7 @@ class Result:
       status: as gpt2jax.studies.cells.Progress has it.
       steps, step: it has to train, and has trained.
       figures: of the evaluation after the last step, and nothing before that: the best of several evaluations would be
-        a choice made on the text that is measured.
+        a choice made on the text that is measured. With them those of the suites.
       totals: measure -> what was spent until `step`.
       curve: a point an evaluation: {'step', each of MEASURES, and the figures}.
       info: run.json: versions, device, command.
@@ -67,10 +67,18 @@ class Result:
 
 def read_result(cell: Cell) -> Result:
     """Reads the folder of a cell; one that has not begun has no figures."""
-    progress = progress_of(cell)
+    progress, figures = progress_of(cell), {}
+    if progress.status == 'finished' and cell.suites:  # a run is finished when all of it is measured
+        measured = suites_cell(cell)
+        progress = progress_of(measured)
+        progress = dataclasses.replace(progress, status={'waiting': 'begun'}.get(progress.status, progress.status))
+        figures = {
+            name: value for suite in cell.suites for name, value in (suite_figures(measured, suite) or {}).items()
+        }
     result = read_run(cell.folder, cell.config)
     return dataclasses.replace(
         result,
+        figures=result.figures | figures,
         arm=cell.arm,
         seed=cell.seed,
         role=cell.role,

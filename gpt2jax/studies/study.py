@@ -10,12 +10,15 @@ from ml_collections import ConfigDict
 
 from gpt2jax.config import check_key, flatten, full_key, overlay, recipe
 from gpt2jax.errors import UserError
+from gpt2jax.evaluation.measures import SCORES
+from gpt2jax.evaluation.suites import check_suite
 from gpt2jax.studies.combinators import Arm, Arms, check_names
 from gpt2jax.studies.matching import MEASURES
 from gpt2jax.validation import resolve
 
 ROOT = Path(__file__).parents[2]  # recipes are looked for here too, so that a study runs from any folder
 TESTS = ('t', 'permutation')
+MEASURED = (*SCORES, 'masked_accuracy', 'prefix_accuracy', 'span_accuracy')  # in training
 OURS = ('seed', 'training.steps')  # keys that the runner sets
 
 
@@ -31,9 +34,13 @@ class Study:
       baseline: the name of the arm that the others are compared with; '': the first one.
       seeds: each arm is run with all of them, and compared seed by seed.
       match: what all arms get the same of: a name of gpt2jax.studies.matching.MEASURES, or several; then each is run,
-        and the first one's runs are the main ones.
+        and the first one's runs are the main ones. () where every arm has a budget of its own (`budgets`): then nothing
+        is matched, and the report fits a scaling law instead of naming a winner.
       decide: the figures of metrics.jsonl that answer the question; arms without one are left out of its answer.
       show: more figures for the tables.
+      suites: what is measured of every main run after its last step, as in `evaluate --suite`: 'cloze', 'length:256'.
+      goal: (a figure of the evaluations in training, a value): what a run had spent when it reached the value becomes
+        figures of its own, `seconds_to_goal` and so on (gpt2jax.studies.goals).
       tune: settings that every arm tries first, with `tune_seeds`; it keeps the one with the best first figure of
         `decide`. Learning rates, mostly, from low to high. A dict gives each arm settings of its own.
       tune_seeds: others than `seeds`: a choice made on a seed flatters it.
@@ -48,6 +55,8 @@ class Study:
     match: str | tuple[str, ...] = 'tokens'
     decide: tuple[str, ...] = ('bits_per_byte',)
     show: tuple[str, ...] = ()
+    suites: tuple[str, ...] = ()
+    goal: tuple[str, float] | None = None
     tune: Arms | dict[str, Arms] = ()
     tune_seeds: tuple[int, ...] = (100,)
     test: str = 't'
@@ -59,6 +68,11 @@ class Study:
     def settings(self, arm: str) -> Arms:
         """What an arm of that name tries."""
         return self.tune[arm] if isinstance(self.tune, dict) else self.tune
+
+    @property
+    def is_scaling(self) -> bool:
+        """Whether arms are sizes with budgets, of which a law is fitted."""
+        return any(arm.budget is not None for arm in self.arms)
 
     @property
     def base_arm(self) -> Arm:
@@ -149,8 +163,12 @@ def check(experiment: Experiment) -> None:
         problems += [f'{name} = {value!r}: one of {", ".join(known)}' for value in values if value not in known]
     if len(study.arms) < 2:
         problems.append('a study compares at least two arms')
-    if not study.matches or not study.decide or not study.seeds:
-        problems.append('match, decide and seeds must not be empty')
+    if study.is_scaling:
+        problems += _scaling_problems(study)
+    elif not study.matches:
+        problems.append('match must not be empty but where every arm has a budget of its own')
+    if not study.decide or not study.seeds:
+        problems.append('decide and seeds must not be empty')
     if len(set(study.seeds)) < len(study.seeds):
         problems.append(f'seeds = {study.seeds}: one comes twice')
     if study.tune and set(study.seeds) & set(study.tune_seeds):
@@ -167,8 +185,28 @@ def check(experiment: Experiment) -> None:
             check_names(arms)
         except UserError as error:
             problems.append(str(error))
+    for suite in study.suites:
+        try:
+            check_suite(suite)
+        except UserError as error:
+            problems.append(str(error).replace('--suite=', 'suites: '))
+    if study.goal and study.goal[0] not in MEASURED:
+        problems.append(f'goal = {study.goal!r}: the figure is one of {", ".join(MEASURED)}')
     if problems:
         raise UserError(f'{experiment.path}:\n  ' + '\n  '.join(dict.fromkeys(problems)))
+
+
+def _scaling_problems(study: Study) -> list[str]:
+    """What is wrong with arms that have budgets."""
+    problems = []
+    if study.matches:
+        problems.append(f'match = {study.match!r}: arms with budgets spend what they say; set match=()')
+    measures = {arm.budget[0] if arm.budget else 'none' for arm in study.arms}
+    if len(measures) > 1:
+        problems.append(
+            f'budgets are of {", ".join(sorted(measures))}: every arm must have one, all in the same measure'
+        )
+    return problems
 
 
 def _config_problems(experiment: Experiment) -> list[str]:

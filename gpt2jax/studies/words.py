@@ -2,6 +2,7 @@
 
 from gpt2jax.studies.evidence import NAMES, Evidence
 from gpt2jax.studies.findings import Finding, is_decided
+from gpt2jax.studies.goals import LABELS
 from gpt2jax.studies.matching import MEASURES
 from gpt2jax.studies.statistics import MOST_SEEDS, Comparison, Summary, least_p
 from gpt2jax.training.display import clock_time, short_number
@@ -19,13 +20,16 @@ def label(figure: str) -> str:
 
 
 def number(figure: str, value: float) -> str:
-    """A figure: accuracies in per cent, others with four decimals."""
+    """A figure: accuracies in per cent, costs as `spent` has them, others with four decimals."""
+    if figure in LABELS:
+        return f'{value:.1f}' if figure == 'seconds_to_goal' else f'{value:.4g}'
     return f'{value:.2%}' if figure.endswith('accuracy') else f'{value:.4f}'
 
 
 def signed(figure: str, value: float) -> str:
     """A difference, with its sign and a real minus; of accuracies in points of a per cent."""
-    text = f'{100 * value:+.2f} points' if figure.endswith('accuracy') else f'{value:+.4f}'
+    plain = f'{"+" * (value >= 0)}{number(figure, value)}'
+    text = f'{100 * value:+.2f} points' if figure.endswith('accuracy') else plain
     return text.replace('-', '\N{MINUS SIGN}')
 
 
@@ -61,7 +65,8 @@ def answer(evidence: Evidence, finding: Finding) -> str:
     parts.append(_ANSWERS[finding.verdict](evidence, finding))
     failed = [one for one in finding.arms if one.failed]
     for one in failed:
-        parts.append(f' {one.arm} failed in {one.failed} of {one.planned} runs, so it has no mean and is not judged.')
+        how = 'did not reach the goal or failed' if finding.figure in LABELS else 'failed'
+        parts.append(f' {one.arm} {how} in {one.failed} of {one.planned} runs, so it has no mean and is not judged.')
     if finding.without:
         has = 'has' if len(finding.without) == 1 else 'have'
         parts.append(f' {_list(finding.without)} {has} no {label(finding.figure)}.')
@@ -75,7 +80,7 @@ def _winner(evidence: Evidence, finding: Finding) -> str:
     return (
         f'{best.arm} is best: {_mean(finding, best.summary)}. Its difference to {others}, {second.arm}, is '
         f'{_difference(finding, comparison)}, {p_text(p)} after correction. '
-        'Every way of matching puts it first.'
+        + ('Every way of matching puts it first.' if finding.matchings else 'It is a cost, and nothing is matched.')
     )
 
 
@@ -185,7 +190,7 @@ def caveats(evidence: Evidence) -> list[str]:
     versions = {str(sorted(run.info.get('versions', {}).items())) for run in finished}
     if len(versions) > 1:
         found.append('The runs were made with different versions of the packages.')
-    if not evidence.matches:
+    if not evidence.matches and evidence.sizes is None:
         found.append('Nothing was matched: the runs are as they are, and the table of costs says what each spent.')
     tried = [run for run in evidence.results if run.role == 'tune' and run.status == 'failed']
     if tried:

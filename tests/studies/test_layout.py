@@ -1,5 +1,6 @@
 """From an experiment to its cells, stage by stage, with runs that are written rather than trained."""
 
+import dataclasses
 import json
 import types
 
@@ -8,12 +9,15 @@ import pytest
 
 from gpt2jax.data.tokenizers import make_tokenizer
 from gpt2jax.errors import UserError
+from gpt2jax.evaluation.suites import slug_of
 from gpt2jax.report.study_files import write_study_report
 from gpt2jax.studies import Study, arm, chain, param
-from gpt2jax.studies.cells import add_attempt, progress_of
+from gpt2jax.studies.cells import add_attempt, progress_of, suites_cell
 from gpt2jax.studies.evidence import study_evidence
+from gpt2jax.studies.findings import find
 from gpt2jax.studies.layout import lay_out
 from gpt2jax.studies.planning import SPEED_STEPS
+from gpt2jax.studies.results import read_result
 from gpt2jax.studies.study import Experiment, check
 
 SMALL = {
@@ -174,3 +178,53 @@ def test_the_cost_in_the_report_is_what_was_spent(tmp_path, prepare):
     assert one.curve[0]['step'] == 25
     assert one.curve[0]['predicted'] == pytest.approx(2500)  # between two lines
     assert one.value('bits_per_byte') == 2.0
+
+
+def write_suites(cell, figures, step=None):
+    """What `evaluate --suite` leaves."""
+    cell.folder.mkdir(parents=True, exist_ok=True)
+    for suite in cell.suites:
+        record = {'suite': suite, 'step': step or cell.steps, 'figures': figures}
+        (cell.folder / f'{slug_of(suite)}.json').write_text(json.dumps(record))
+
+
+def test_a_run_counts_when_its_suites_are_measured_too(tmp_path, prepare):
+    experiment, stages = make_experiment(suites=('cloze', 'length:64'), seeds=(0, 1)), []
+    writer = Writer()
+
+    def stage(cells):
+        if not cells:
+            return
+        stages.append([cell.name for cell in cells])
+        if cells[0].role == 'suites':
+            for cell in cells[:-1]:
+                write_suites(cell, {'cloze_accuracy': 0.5 + cell.seed / 10, 'text': 'no number'})
+            write_suites(cells[-1], {'cloze_accuracy': 0.9}, step=3)  # of another step: not this run's end
+        else:
+            writer(cells)
+
+    layout = lay_out(experiment, tmp_path, prepare, stage)
+    assert stages[1] == ['one, seed 0, suites', 'two, seed 0, suites', 'one, seed 1, suites', 'two, seed 1, suites']
+    assert {cell.role for cell in layout.cells} == {'run'}  # a suite spends nothing that is matched
+    one, _, _, last = results = [read_result(cell) for cell in layout.cells]
+    assert [result.status for result in results] == ['finished'] * 3 + ['begun']
+    assert one.figures == {'bits_per_byte': 2.0, 'cloze_accuracy': 0.5}
+    assert last.value('bits_per_byte') is None
+    evidence = study_evidence(experiment, layout.cells, {}, 'c')
+    assert find(evidence, 'bits_per_byte').verdict == 'unfinished'
+
+    measured = suites_cell(layout.cells[-1])
+    words = measured.arguments()
+    assert words[:3] == ['evaluate', f'--workdir={layout.cells[-1].folder}', '--step=latest']
+    assert words[3:] == ['--suite=cloze', '--suite=length:64']
+    write_suites(dataclasses.replace(measured, suites=('cloze',)), {'cloze_accuracy': 0.7})
+    assert measured.arguments()[3:] == ['--suite=length:64']
+    for _ in range(2):
+        add_attempt(measured, 2, 'no such split', 'now')
+    failed = read_result(layout.cells[-1])
+    assert (failed.status, failed.error, failed.value('bits_per_byte')) == ('failed', 'no such split', None)
+
+
+def test_a_wrong_suite_and_a_wrong_goal_are_refused_at_once():
+    with pytest.raises(UserError, match=r'suites: clozed: there is no such suite; one of: (.|\n)*goal = '):
+        make_experiment(suites=('clozed',), goal=('bits', 2.0))

@@ -1,7 +1,9 @@
 """Cells are run to their end: what is finished stays, what fails is tried once more, what is asked to stop stops."""
 
+import functools
 import io
 import json
+import os
 import subprocess
 import sys
 import time
@@ -11,10 +13,11 @@ import pytest
 from rich.console import Console
 
 from gpt2jax.errors import RUN_AGAIN, Stopped, UserError
-from gpt2jax.studies import running
+from gpt2jax.studies import executors, running
 from gpt2jax.studies.board import CellsBoard
 from gpt2jax.studies.cells import ATTEMPTS, Cell, forget_attempts, lock_path, progress_of
-from gpt2jax.studies.executors import LEASH, LOG, Local, last_error, make_executor
+from gpt2jax.studies.executors import Local, make_executor, shares, usable_cores
+from gpt2jax.studies.processes import LEASH, LOG, last_error, start_process
 from gpt2jax.training.signals import StopRequest
 
 STEPS = 10
@@ -40,7 +43,7 @@ class Scripted:
     def __init__(self, **scripts):
         self.scripts, self.started, self.now, self.most = scripts, [], 0, 0
 
-    def start(self, command, folder):
+    def start(self, command, folder, parallel):
         script = self.scripts.get(folder.name, ['done'])
         what = script.pop(0) if len(script) > 1 else script[0]
         self.started.append(folder.name)
@@ -143,9 +146,9 @@ def test_a_study_that_is_asked_to_stop_asks_its_runs(tmp_path, run_all):
     stop, executor = StopRequest(), Scripted(a0=['hang'])
     original = executor.start
 
-    def start(command, folder):
+    def start(*arguments):
         stop.name = 'SIGTERM'
-        return original(command, folder)
+        return original(*arguments)
 
     executor.start = start
     with pytest.raises(Stopped, match='SIGTERM: 0 of 2 runs are finished; the same command continues'):
@@ -197,24 +200,51 @@ def test_the_table_shows_step_loss_and_time_left(tmp_path):
 
 
 def test_a_local_run_is_a_process_with_a_log(tmp_path):
-    job = Local([], tmp_path).start([sys.executable, '-c', 'print("hello"); raise SystemExit(3)'], tmp_path / 'a')
+    job = Local({}, tmp_path).start([sys.executable, '-c', 'print("hello"); raise SystemExit(3)'], tmp_path / 'a', 1)
     assert wait_for(job) == 3
     assert (tmp_path / 'a' / LOG).read_text() == 'hello\n'
 
 
 def test_a_local_run_can_be_asked_to_stop(tmp_path):
     script = 'import signal,sys,time; signal.signal(15, lambda *a: sys.exit(75)); print(1,flush=True); time.sleep(60)'
-    job = Local([], tmp_path).start([sys.executable, '-c', script], tmp_path / 'a')
+    job = Local({}, tmp_path).start([sys.executable, '-c', script], tmp_path / 'a', 1)
     while not (tmp_path / 'a' / LOG).read_text():
         time.sleep(0.02)
     job.stop()
     assert wait_for(job) == RUN_AGAIN
 
 
+def test_cores_are_shared_equally_or_not_at_all():
+    assert shares([0, 1, 2, 3], 2) == [(0, 1), (2, 3)]
+    assert shares([2, 5, 7], 2) == [(2,), (5,)]
+    assert shares([0, 1, 2, 3], 1) == shares([0], 2) == shares([], 2) == []
+
+
+@pytest.mark.skipif(len(usable_cores()) < 2, reason='needs two cores')
+def test_runs_at_a_time_have_cores_of_their_own(tmp_path, monkeypatch):
+    hold, release = os.pipe()
+    monkeypatch.setattr(executors, 'start_process', functools.partial(start_process, pass_fds=(hold,)))
+    script = f'import os; print(*sorted(os.sched_getaffinity(0)), flush=True); os.read({hold}, 1)'
+    local, cores = Local({}, tmp_path), usable_cores()
+    jobs = {name: local.start([sys.executable, '-c', script], tmp_path / name, 2) for name in 'ab'}
+    seen = {name: wait_for_cores(tmp_path / name / LOG) for name in jobs}
+    half = len(cores) // 2
+    assert seen == {'a': cores[:half], 'b': cores[half : 2 * half]}
+    os.write(release, b'xx')
+    for job in jobs.values():
+        assert wait_for(job) == 0
+    later = {name: local.start([sys.executable, '-c', script], tmp_path / name, n) for name, n in (('c', 2), ('d', 1))}
+    assert wait_for_cores(tmp_path / 'c' / LOG) == cores[:half]
+    assert wait_for_cores(tmp_path / 'd' / LOG) == cores
+    os.close(release)
+    assert [wait_for(job) for job in later.values()] == [0, 0]
+    os.close(hold)
+
+
 @pytest.mark.skipif(sys.platform != 'linux', reason='Linux alone ends a process with its parent')
 def test_a_run_ends_with_a_study_that_is_killed(tmp_path):
     script = (
-        'import os,subprocess,sys,time; subprocess.Popen([sys.executable, sys.argv[1], str(os.getpid()), '
+        'import os,subprocess,sys,time; subprocess.Popen([sys.executable, sys.argv[1], str(os.getpid()), "", '
         'sys.executable, "-c", "import os,time; print(os.getpid(), flush=True); time.sleep(60)"]); time.sleep(60)'
     )
     study = subprocess.Popen([sys.executable, '-c', script, LEASH], stdout=subprocess.PIPE, text=True)
@@ -234,6 +264,19 @@ def is_alive(pid):
             return file.read().rpartition(')')[2].split()[0] != 'Z'
     except FileNotFoundError:
         return False
+
+
+def wait_for_cores(log):
+    wait_until(lambda: log.exists() and log.read_text().endswith('\n'))
+    return [int(core) for core in log.read_text().split()]
+
+
+def wait_until(true):
+    for _ in range(600):
+        if true():
+            return
+        time.sleep(0.05)
+    raise TimeoutError
 
 
 def wait_for(job):
@@ -257,25 +300,27 @@ def test_the_last_words_of_a_run_are_its_error(tmp_path):
 
 
 def test_an_executor_that_cannot_be_had_says_what_to_do(tmp_path, monkeypatch):
-    with pytest.raises(UserError, match='--executor=ray: one of local, slurm'):
-        make_executor('ray', [], tmp_path)
-    with pytest.raises(UserError, match='--executor=local takes no such option'):
+    with pytest.raises(UserError, match='--executor=cloud: one of local, ray, slurm'):
+        make_executor('cloud', [], tmp_path)
+    with pytest.raises(UserError, match='--option=partition: --executor=local takes no option'):
         make_executor('local', ['partition=gpu'], tmp_path)
-    monkeypatch.setitem(sys.modules, 'submitit', None)
-    with pytest.raises(UserError, match=r'needs submitit: pip install -r requirements-studies\.txt'):
-        make_executor('slurm', [], tmp_path)
+    for name, package in (('slurm', 'submitit'), ('ray', 'ray')):
+        monkeypatch.setitem(sys.modules, package, None)
+        with pytest.raises(UserError, match=rf'(?i)needs {package}: pip install -r requirements-studies\.txt'):
+            make_executor(name, [], tmp_path)
+    for text in ('partition', '=gpu', 'partition='):
+        with pytest.raises(UserError, match=f'--option={text}: expected NAME=VALUE'):
+            make_executor('slurm', [text], tmp_path)
 
 
 @pytest.mark.parametrize('cluster', ['local', 'debug'])
 def test_jobs_of_submitit_are_runs(tmp_path, run_all, cluster):
     pytest.importorskip('submitit')
     executor = make_executor('slurm', [f'cluster={cluster}'], tmp_path)
-    good = executor.start([sys.executable, '-c', 'print("hello")'], tmp_path / 'a')
-    bad = executor.start([sys.executable, '-c', 'raise SystemExit(75)'], tmp_path / 'b')
+    good = executor.start([sys.executable, '-c', 'print("hello")'], tmp_path / 'a', 2)
+    bad = executor.start([sys.executable, '-c', 'raise SystemExit(75)'], tmp_path / 'b', 2)
     assert (wait_for(good), wait_for(bad)) == (0, RUN_AGAIN)
     assert (tmp_path / 'a' / LOG).read_text() == 'hello\n'
-    with pytest.raises(UserError, match='--slurm=partition: expected NAME=VALUE'):
-        make_executor('slurm', ['partition'], tmp_path)
     with pytest.raises(UserError, match='--executor=slurm: '):
         make_executor('slurm', ['cluster=local', 'no_such_option=1'], tmp_path)
 
@@ -313,12 +358,12 @@ def test_a_job_that_still_waits_in_the_queue_is_not_handed_in_twice(tmp_path, mo
     monkeypatch.setitem(sys.modules, 'submitit', fake)
     monkeypatch.setattr(FakeSlurm, 'states', {})
     first, second = (make_executor('slurm', [], tmp_path) for _ in range(2))
-    first.start(['x'], tmp_path / 'a')
-    job = second.start(['x'], tmp_path / 'a')
+    first.start(['x'], tmp_path / 'a', 1)
+    job = second.start(['x'], tmp_path / 'a', 1)
     assert list(FakeSlurm.states) == ['0']
     assert job.poll() is None
     for state, status in (('PREEMPTED', RUN_AGAIN), ('TIMEOUT', RUN_AGAIN), ('OUT_OF_MEMORY', 1), ('COMPLETED', 0)):
         FakeSlurm.states['0'] = state
         assert job.poll() == status
-    second.start(['x'], tmp_path / 'a')
+    second.start(['x'], tmp_path / 'a', 1)
     assert list(FakeSlurm.states) == ['0', '1']
