@@ -11,7 +11,7 @@ the hybrid. The two do not compare with each other: a hidden token is predicted 
 Three figures compare all arms. Cloze: which of several words stood in a gap of a held-out scene. Fine-tuning: how well
 the model, trained on, tells praise from blame in sentences of film reviews (Pang & Lee 2005). BLiMP (Warstadt et al.
 2020): which of two sentences is grammatical; it is measured where its files are in ~/.cache/gpt2jax/blimp (the folder
-`data` of github.com/alexwarstadt/blimp), twenty pairs of each paradigm. Where a figure is near chance for all arms, it
+`data` of github.com/alexwarstadt/blimp), ten pairs of each paradigm. Where a figure is near chance for all arms, it
 tells none of them apart: models of minutes on Shakespeare know little of film reviews or of grammar tests.
 
 Equal tokens favour objectives that predict many of them: BERT learns from 15 % of what it reads. Read the column of
@@ -27,7 +27,7 @@ from pathlib import Path
 from gpt2jax.studies import Study, arm, chain
 
 BLIMP = Path('~/.cache/gpt2jax/blimp').expanduser()
-POLARITY = 'finetune:polarity,steps=60,rates=3e-4+1e-3+3e-3'
+POLARITY = 'finetune:polarity,steps=40,rates=1e-3+3e-3'
 
 
 def get_study() -> Study:
@@ -40,7 +40,7 @@ def get_study() -> Study:
             arm('hybrid', {'objective.kind': 'hybrid'}),
             arm('prefix', {'objective.kind': 'prefix'}),
         ),
-        suites=('cloze', 'last_word', POLARITY, *([f'blimp:{BLIMP},limit=20'] if BLIMP.is_dir() else [])),
+        suites=('cloze', 'last_word', POLARITY, *([f'blimp:{BLIMP},limit=10'] if BLIMP.is_dir() else [])),
         decide=(
             'bits_per_byte',
             'masked_nats',

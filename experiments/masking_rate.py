@@ -10,7 +10,7 @@ days.
 
     python launch.py study --experiment=experiments/masking_rate.py
 
-15 runs of about one and a half minutes each on two cores.
+15 runs of about a minute each on two cores.
 """
 
 from gpt2jax.studies import Study, arm, chain, param
@@ -20,8 +20,8 @@ def get_study() -> Study:
     return Study(
         base='configs/laptop.py:objective=masked',
         changes={
-            'training.steps': 900,
-            'optimizer.warmup_steps': 90,
+            'training.steps': 600,
+            'optimizer.warmup_steps': 60,
             'evaluation.every': 150,
             'evaluation.rate': 0.15,
         },

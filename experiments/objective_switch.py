@@ -9,7 +9,7 @@ objective has forgotten part of what it is asked there, which is no fault of its
 
     python launch.py study --experiment=experiments/objective_switch.py
 
-15 runs of about one minute each on two cores.
+15 runs of about 40 seconds each on two cores.
 """
 
 from gpt2jax.studies import Study, arm, chain
@@ -17,11 +17,11 @@ from gpt2jax.studies import Study, arm, chain
 
 def get_study() -> Study:
     def switch(first: str, last: str) -> dict:
-        return {'objective.kind': first, 'objective.switch': f'{last}@150'}
+        return {'objective.kind': first, 'objective.switch': f'{last}@100'}
 
     return Study(
         base='configs/laptop.py',
-        changes={'training.steps': 600, 'optimizer.warmup_steps': 60, 'evaluation.every': 150},
+        changes={'training.steps': 400, 'optimizer.warmup_steps': 40, 'evaluation.every': 100},
         arms=chain(
             arm('causal', {'objective.kind': 'causal'}),
             arm('masked, then causal', switch('masked', 'causal')),

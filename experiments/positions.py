@@ -10,7 +10,7 @@ arithmetic that is counted: the column of seconds says whether it pays.
 
     python launch.py study --experiment=experiments/positions.py
 
-18 runs of about one minute each on two cores.
+18 runs of about 40 seconds each on two cores.
 """
 
 from gpt2jax.studies import Study, param
@@ -20,7 +20,7 @@ def get_study() -> Study:
     kinds = ('learned', 'sinusoidal', 'rotary', 'alibi', 't5', 'none')
     return Study(
         base='configs/laptop.py',
-        changes={'training.steps': 600, 'optimizer.warmup_steps': 60, 'evaluation.every': 150},
+        changes={'training.steps': 400, 'optimizer.warmup_steps': 40, 'evaluation.every': 100},
         arms=param('model.position.kind', *kinds, names=kinds),
         suites=('length:256',),
         decide=('bits_per_byte', 'bits_per_byte_at_256'),

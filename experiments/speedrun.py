@@ -2,7 +2,7 @@
 
 The baseline is GPT-2's block and AdamW. Each arm changes one thing: rotary positions, a norm on queries and keys,
 squared ReLU, Muon, last matrices of the branches that start at zero, a soft cap on the logits. The last arm has all of
-them. The goal is 2.6 bits per byte on 128 rows of the held-out plays, looked at every 25 steps; what was spent when it
+them. The goal is 2.6 bits per byte on 128 rows of the held-out plays, looked at every 50 steps; what was spent when it
 is crossed is read between two evaluations.
 
 Read the seconds to the goal, less is better, and beside them tokens and FLOPs: a change may need fewer steps and yet
@@ -32,9 +32,9 @@ def get_study() -> Study:
     return Study(
         base='configs/laptop.py',
         changes={
-            'training.steps': 450,
-            'optimizer.warmup_steps': 45,
-            'evaluation.every': 25,
+            'training.steps': 400,
+            'optimizer.warmup_steps': 40,
+            'evaluation.every': 50,
             'evaluation.num_rows': 128,
         },
         arms=chain(
