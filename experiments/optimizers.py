@@ -1,8 +1,8 @@
 """Which optimizer trains a small GPT-2 best, each with its own learning rate?
 
 AdamW, Adafactor, Lion, Muon and schedule-free AdamW. An optimizer with a badly chosen learning rate says nothing, so
-each first tries three, with a seed that is not used again, and keeps the best. Lion's are lower, with more weight decay,
-as its authors advise; schedule-free averages instead of decaying, and has a constant rate.
+each first tries three, with a seed that is not used again, and keeps the best. Lion's are lower, with more weight
+decay, as its authors advise; schedule-free averages instead of decaying, and has a constant rate.
 
 Read the differences to AdamW, and the table of what was tried: where the best rate is the first or the last one, a
 better one may lie beyond, and the arm has not had its best. Muon spends more arithmetic on a step than is counted here,

@@ -1,9 +1,9 @@
 """How should a small GPT-2 know where a token stands?
 
-The arms are learned positions (GPT-2), the sinusoids of 2017 with embeddings scaled as there, rotary, ALiBi, T5's buckets, and none at all: causal
-attention alone tells a token how many come before it. Rows are 128 tokens in training. Evaluation is made at the same
-length, and at twice it: a table of learned positions ends there, so that arm has no such figure. Longer rows also give
-the tokens more to be predicted from: compare arms at one length, not one arm at two.
+The arms are learned positions (GPT-2), rotary, ALiBi, T5's buckets, none at all (causal attention alone tells a token
+how many come before it), and the sinusoids of 2017, with embeddings scaled as there. Rows are 128 tokens in training.
+Evaluation is made at the same length, and at twice it: a table of learned positions ends there, so that arm has no such
+figure. Longer rows also give the tokens more to be predicted from: compare arms at one length, not one arm at two.
 
 Read the differences to learned positions. Rotary turns queries and keys at every layer, which costs time and hardly any
 arithmetic that is counted: the column of seconds says whether it pays.
