@@ -90,7 +90,7 @@ def _unmatched(evidence: Evidence, finding: Finding) -> str:
     best = finding.ranked[0]
     return (
         f'No winner. {best.arm} has the best mean, {_mean(finding, best.summary)}, and is told apart from every other '
-        f'arm; but who is ahead at equal {unknown} is not known, as the curves begin too late or end too soon.'
+        f'arm; but who is ahead at equal {unknown} is not known: nothing was measured at that cost.'
     )
 
 
