@@ -2,8 +2,8 @@
 
 The baseline is GPT-2's block and AdamW. Each arm changes one thing: rotary positions, a norm on queries and keys,
 squared ReLU, Muon, last matrices of the branches that start at zero, a soft cap on the logits. The last arm has all of
-them. The goal is 2.6 bits per byte on 128 rows of the held-out plays, looked at every 50 steps; what was spent when it
-is crossed is read between two evaluations.
+them. The goal is 2.7 bits per byte on 128 rows of the held-out plays, looked at every 50 steps; what was spent when it
+is crossed is read between two evaluations. (With 2.6, tried first, most runs of the baseline did not get there.)
 
 Read the seconds to the goal, less is better, and beside them tokens and FLOPs: a change may need fewer steps and yet
 more time. Seconds are those of training alone, of runs made one after the other on the same cores; another machine has
@@ -42,7 +42,7 @@ def get_study() -> Study:
             *(arm(name, changes) for name, changes in CHANGES.items()),
             arm('all of them', together),
         ),
-        goal=('bits_per_byte', 2.6),
+        goal=('bits_per_byte', 2.7),
         decide=('seconds_to_goal',),
         show=('tokens_to_goal', 'flops_to_goal', 'bits_per_byte'),
     )
