@@ -27,14 +27,24 @@ SHOWN_FROM = 0.25  # share of the longest run from which on all curves are in th
 Draw = Callable[[Axes, dict[str, str]], None]
 
 
-def draw_curves(evidence: Evidence, finding: Finding, measure: str) -> Draw:
-    """The figure against one of MEASURES: a line an arm, the mean of its seeds, and a band over all of them."""
+def drawn_figures(evidence: Evidence) -> list[str]:
+    """What there are curves of: the deciding figures that are evaluated in training, and that of the goal."""
+    figures = dict.fromkeys([*evidence.decide, *([evidence.goal[0]] if evidence.goal else [])])
+    points = [point for run in evidence.main for point in run.curve]
+    return [figure for figure in figures if any(figure in point for point in points)] or [evidence.decide[0]]
+
+
+def draw_curves(evidence: Evidence, figure: str, measure: str) -> Draw:
+    """A figure against one of MEASURES: a line an arm, the mean of its seeds, and a band over all of them.
+
+    The goal, if it is one of this figure, is a line across.
+    """
 
     def draw(axes: Axes, colors: dict[str, str]) -> None:
         dress(axes, colors)
         heights, ends = [], []
         for index, name in enumerate(evidence.arms):
-            x_N, y_SN = arm_curve(evidence, finding.figure, name, measure)
+            x_N, y_SN = arm_curve(evidence, figure, name, measure)
             if not len(x_N):
                 continue
             color, dash = colors[f'arm{index % len(COLORS)}'], DASHES[index // len(COLORS) % len(DASHES)]
@@ -52,6 +62,8 @@ def draw_curves(evidence: Evidence, finding: Finding, measure: str) -> Draw:
         margin = 0.06 * (np.ptp(inside) or abs(inside[0]) or 1)
         axes.set_ylim(inside.min() - margin, inside.max() + margin)
         axes.set_xlim(0, 1.03 * max(ends))
+        if evidence.goal and evidence.goal[0] == figure:
+            axes.axhline(evidence.goal[1], color=colors['ink'], linewidth=1)
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: spent(measure, max(value, 0))))
         axes.xaxis.set_major_locator(MaxNLocator(4))
         axes.set_xlabel(MEASURES[measure], color=colors['muted'], loc='right')

@@ -9,9 +9,17 @@ from pathlib import Path
 from gpt2jax.errors import UserError
 from gpt2jax.files import replace_file
 from gpt2jax.report.scaling_report import write_scaling_parts
-from gpt2jax.report.study_figures import draw_curves, draw_forest, forest_size, print_picture
+from gpt2jax.report.study_figures import draw_curves, draw_forest, drawn_figures, forest_size, print_picture
 from gpt2jax.report.study_page import STATISTICS, facts, study_page
-from gpt2jax.report.study_tables import cost_table, figure_table, matching_table, runs_table, total_cost
+from gpt2jax.report.study_tables import (
+    cost_table,
+    figure_table,
+    matching_table,
+    more_figures_table,
+    runs_table,
+    total_cost,
+    tuning_table,
+)
 from gpt2jax.report.study_text import markdown_table, plain
 from gpt2jax.studies.evidence import Evidence
 from gpt2jax.studies.findings import Finding, find
@@ -46,13 +54,16 @@ def write_study_report(evidence: Evidence, folder: Path) -> tuple[Path, list[str
     replace_file(folder / 'report.html', study_page(evidence, findings).encode())
     replace_file(folder / 'report.md', markdown(evidence, findings).encode())
     replace_file(folder / 'report.json', as_json(evidence, findings).encode())
-    for finding in findings:
-        pictures = {f'{finding.figure}-{m}': (draw_curves(evidence, finding, m), CURVE_SIZE) for m in CURVE_MEASURES}
-        pictures[f'{finding.figure}-differences'] = draw_forest(evidence, finding), forest_size(finding)
-        for name, (draw, size) in pictures.items():
-            for kind in ('png', 'svg'):
-                picture = print_picture(draw, size, kind, legend=not name.endswith('differences'))
-                replace_file(folder / 'figures' / f'{name}.{kind}', picture)
+    pictures = {
+        f'{figure}-{measure}': (draw_curves(evidence, figure, measure), CURVE_SIZE)
+        for figure in drawn_figures(evidence)
+        for measure in CURVE_MEASURES
+    }
+    pictures |= {f'{one.figure}-differences': (draw_forest(evidence, one), forest_size(one)) for one in findings}
+    for name, (draw, size) in pictures.items():
+        for kind in ('png', 'svg'):
+            picture = print_picture(draw, size, kind, legend=not name.endswith('differences'))
+            replace_file(folder / 'figures' / f'{name}.{kind}', picture)
     return folder / 'report.html', [answer(evidence, finding) for finding in findings]
 
 
@@ -65,9 +76,10 @@ def markdown(evidence: Evidence, findings: list[Finding]) -> str:
         parts += [markdown_table(figure_table(evidence, finding))]
         if finding.matchings:
             parts += [markdown_table(matching_table(finding))]
-        parts += [f'![{finding.figure} against tokens](figures/{finding.figure}-tokens.png)']
         parts += [f'![{finding.figure}, differences](figures/{finding.figure}-differences.png)']
-    parts += [markdown_table(cost_table(evidence))]
+    parts += [f'![{figure} against tokens](figures/{figure}-tokens.png)' for figure in drawn_figures(evidence)]
+    more = more_figures_table(evidence), tuning_table(evidence, evidence.decide[0])
+    parts += [markdown_table(table) for table in (cost_table(evidence), *more) if table is not None]
     if any(run.status != 'finished' for run in evidence.results):
         parts += [markdown_table(runs_table(evidence, evidence.decide))]
     parts += ['Cost: ' + ', '.join(f'{what} {amount}' for what, amount in total_cost(evidence)) + '.']

@@ -6,7 +6,7 @@ from pathlib import Path
 import gpt2jax
 from gpt2jax.report.figures import svg
 from gpt2jax.report.page import escape
-from gpt2jax.report.study_figures import COLORS, DARK, PAGE, draw_curves, draw_forest, forest_size
+from gpt2jax.report.study_figures import COLORS, DARK, PAGE, draw_curves, draw_forest, drawn_figures, forest_size
 from gpt2jax.report.study_tables import (
     Table,
     cost_table,
@@ -42,7 +42,7 @@ def study_page(evidence: Evidence, findings: list[Finding]) -> str:
         evidence,
         answers,
         caveats(evidence),
-        shown + _curves(evidence, findings) + _tables(evidence, findings),
+        shown + _curves(evidence) + _tables(evidence, findings),
         STATISTICS,
     )
 
@@ -135,16 +135,16 @@ def _finding(evidence: Evidence, finding: Finding) -> str:
     return table_section(figure_table(evidence, finding)) + forest + matchings
 
 
-def _curves(evidence: Evidence, findings: list[Finding]) -> str:
+def _curves(evidence: Evidence) -> str:
     """Each figure against what was spent, one measure at a time, switched by radio buttons without any script."""
     buttons, panels = [], []
     for name, text in TABS.items():
         checked = ' checked' if name == 'tokens' else ''
         buttons.append(f'<input type="radio" name="x" id="x-{name}"{checked}><label for="x-{name}">{text}</label>')
         drawings = ''.join(
-            f'<figure><figcaption>{escape(label(finding.figure))}</figcaption>'
-            f'{svg(draw_curves(evidence, finding, name), (5.4, 3.4), PAGE)}</figure>'
-            for finding in findings
+            f'<figure><figcaption>{escape(label(figure))}</figcaption>'
+            f'{svg(draw_curves(evidence, figure, name), (5.4, 3.4), PAGE)}</figure>'
+            for figure in drawn_figures(evidence)
         )
         panels.append(f'<div class="drawings wide x-{name}">{drawings}</div>')
     legend = ''.join(

@@ -38,6 +38,7 @@ class Evidence:
       about: (what, value) for the end of the page: files, commands.
       sizes: arm -> its model's size, in a study of scaling; None: in others.
       budgets: the measure of the budgets there; '' in others.
+      goal: (figure, value) that runs are asked the cost of; None: there is none.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Evidence:
     about: tuple[tuple[str, str], ...]
     sizes: dict[str, ModelSize] | None = None
     budgets: str = ''
+    goal: tuple[str, float] | None = None
 
     @property
     def main(self) -> list[Result]:
@@ -112,6 +114,7 @@ def study_evidence(experiment: Experiment, cells: list[Cell], chosen: dict[str, 
         about=tuple(about),
         sizes={cell.arm: model_size(cell.config) for cell in cells} if study.is_scaling else None,
         budgets=study.base_arm.budget[0] if study.is_scaling else '',
+        goal=study.goal or None,
     )
 
 

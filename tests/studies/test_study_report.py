@@ -42,6 +42,31 @@ def test_a_report_has_question_answer_tables_and_pictures(write, tmp_path):
     assert (tmp_path / 'figures' / f'{FIGURE}-tokens.png').read_bytes().startswith(b'\x89PNG')
 
 
+def test_what_training_does_not_evaluate_has_no_curve_and_a_goal_has_one(write, tmp_path):
+    """Figures of suites and costs of a goal are one number a run: a drawing of them over time would be empty."""
+    results = [
+        dataclasses.replace(run, figures=run.figures | {'cloze_accuracy': 0.5 + 0.1 * run.seed, 'seconds_to_goal': 9.0})
+        for run in draw_study([0.0, -0.1], seeds=3)
+    ]
+    html, markdown = write(results, decide=('cloze_accuracy', 'seconds_to_goal'), goal=(FIGURE, 2.1))
+    assert 'nothing measured yet' not in html
+    assert html.count('<svg') == 6  # four curves, of the goal's figure, and two forest plots
+    names = {path.name for path in (tmp_path / 'figures').iterdir() if path.suffix == '.png'}
+    assert names == {
+        *(f'{FIGURE}-{measure}.png' for measure in ('tokens', 'flops', 'seconds')),
+        *(f'{figure}-differences.png' for figure in ('cloze_accuracy', 'seconds_to_goal')),
+    }
+    assert set(re.findall(r'figures/(.*?)\)', markdown)) == names - {f'{FIGURE}-flops.png', f'{FIGURE}-seconds.png'}
+
+
+def test_markdown_has_the_figures_that_do_not_decide_and_what_was_tuned(write):
+    tried = [dataclasses.replace(run, role='tune', setting='rate 0.1') for run in draw_study([0.0, -0.1], seeds=1)]
+    _, markdown = write(draw_study([0.0, -0.1], seeds=3) + tried, show=('perplexity',))
+    assert '## More figures' in markdown
+    assert '## Tuning: ' in markdown
+    assert 'rate 0.1' in markdown
+
+
 def test_the_page_loads_nothing_and_fits_a_phone(write):
     html, _ = write(draw_study([0.0, -0.1], seeds=3))
     assert 'name="viewport" content="width=device-width' in html
