@@ -90,7 +90,7 @@ def study_evidence(experiment: Experiment, cells: list[Cell], chosen: dict[str, 
             dataclasses.replace(result, figures=result.figures | goal_figures(result.curve, *study.goal))
             for result in results
         ]
-        notices.append(f'The goal is {NAMES.get(study.goal[0], study.goal[0])} of {study.goal[1]:g}.')
+        notices.append(f'The goal is {study.goal[1]:g} {NAMES.get(study.goal[0], study.goal[0])}.')
     about = [
         ('experiment', experiment.path),
         ('sha256 of the file', experiment.digest),
