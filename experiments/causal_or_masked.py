@@ -19,7 +19,7 @@ predicted tokens with that in mind; it is read off the curves.
 
     python launch.py study --experiment=experiments/causal_or_masked.py
 
-12 runs of about three minutes each on two cores, and about three minutes each of measuring.
+12 runs of about two minutes each on two cores, and about a minute each of measuring.
 """
 
 from pathlib import Path
