@@ -128,6 +128,7 @@ CASES = {
     'hybrid, schedule-free, accumulation': {
         'objective__kind': 'hybrid',
         'optimizer__kind': 'schedule_free',
+        'optimizer__schedule': 'constant',
         'training__accumulation': 2,
     },
     'a switch, an average': {

@@ -214,8 +214,7 @@ def test_a_study_survives_the_death_of_itself_and_of_a_node(cluster, tmp_path):
 
     study = launch(*command)
     logs = list(cells.glob('*/*/log.txt'))
-    wait_until(lambda: all(log.read_text().count('training step (causal) took') == 2 for log in logs))
-    assert all('continuing' in log.read_text() for log in logs)
+    wait_until(lambda: all('continuing' in log.read_text() for log in logs))
     cluster.remove_node(next(iter(cluster.worker_nodes)), allow_graceful=False)  # SIGKILL
     out = study.communicate(timeout=400)[0]
     assert study.returncode == 0, out
