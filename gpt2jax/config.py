@@ -19,19 +19,21 @@ def default_config() -> ConfigDict:
     config.seed = 0  # initial values, shuffling, dropout and objectives are all derived from it
 
     config.data = data = ConfigDict()
-    data.corpus = 'shakespeare'  # shakespeare | gutenberg | text | tfds:NAME (gpt2jax/data/corpora.py)
-    data.path = ''  # corpus 'text': a .txt or .jsonl file, .gz of either, or a folder of these
+    data.corpus = 'shakespeare'  # shakespeare | gutenberg | cmudict | text | pairs | tfds:NAME (data/corpora.py)
+    data.path = ''  # corpus 'text': a .txt or .jsonl file, .gz of either, or a folder of these; 'pairs': .tsv or .jsonl
     data.text_key = 'text'  # the field that holds the text, in .jsonl and in tfds:NAME
     data.directory = '~/.cache/gpt2jax'  # where prepared corpora and tokens are kept
-    data.tokenizer = 'gpt2'  # gpt2 | bytes | bpe:N (trained on the training split) | file:FOLDER (its tokenizer.json)
+    data.tokenizer = 'gpt2'  # gpt2 | bytes | bpe:N (trained on the training split) | symbols:N | file:FOLDER
     data.length = 1024  # tokens in a row
-    data.cross_documents = False  # let tokens attend to earlier documents of their row
+    data.order = 'shuffled'  # shuffled | contiguous: row b of a step goes on where row b of the step before ended
+    data.whole_documents = False  # rows hold whole documents, as many as fit; else the text is cut where a row is full
+    data.cross_documents = False  # let tokens attend to earlier documents of their row, and memories reach beyond them
     data.prefetch = 2  # batches made ahead in the background
 
     config.objective = objective = ConfigDict()
-    objective.kind = 'causal'  # causal | masked | prefix | hybrid | span_corruption (gpt2jax/objectives/)
+    objective.kind = 'causal'  # causal | masked | prefix | hybrid | span_corruption | permutation | seq2seq
     objective.switch = ''  # kinds that take over later: 'masked@1000,causal@2000'; '': kind throughout
-    objective.rate = 0.15  # masked, hybrid, span_corruption: share of the real tokens that is hidden and predicted
+    objective.rate = 0.15  # share of the real tokens that is hidden and predicted; permutation: 1 / K (XLNet: 1 / 6)
     objective.start_rate = 0.0  # share at step 0, moving in a line to rate at the end of the run; 0: rate throughout
     objective.mask_share = 0.8  # of the hidden tokens, replaced by <|mask|> (BERT, section 3.1)
     objective.random_share = 0.1  # of the hidden tokens, replaced by a random one; the rest stays as it is
@@ -42,8 +44,10 @@ def default_config() -> ConfigDict:
     objective.causal_share = 0.5  # hybrid: share of the rows that are causal, the others masked
 
     config.model = model = ConfigDict()
-    model.architecture = 'transformer'  # transformer (gpt2jax/models/)
-    model.num_layers = 12  # blocks of the stack
+    model.architecture = 'transformer'  # transformer | encoder_decoder | transformer_xl | xlnet | lstm (models/)
+    model.num_layers = 12  # blocks of the stack; encoder_decoder: of the decoder
+    model.encoder_layers = 0  # encoder_decoder: blocks of the encoder; 0: num_layers
+    model.memory_length = 0  # transformer_xl, xlnet: hidden states of earlier rows that each layer may read
     model.width = 768  # of the residual stream; a multiple of attention.num_heads
     model.vocab_size = 0  # 0: as many as the tokenizer has
     model.vocab_multiple = 128  # the embedding is padded to a multiple of this; padded logits are never chosen
@@ -54,17 +58,21 @@ def default_config() -> ConfigDict:
     model.dtype = 'float32'  # float32 | bfloat16: of the matrix products; parameters and softmax stay float32
 
     model.position = position = ConfigDict()
-    position.kind = 'learned'  # learned | sinusoidal | rotary | alibi | t5 | none (gpt2jax/models/positions.py)
+    position.kind = 'learned'  # learned | sinusoidal | rotary | alibi | t5 | relative | none (models/positions.py)
     position.max_length = 0  # learned: rows of the table; rotary: the longest length in use; 0: data.length
     position.base = 10_000.0  # rotary: wavelengths run from 2 pi to 2 pi times this
     position.scaling = 'none'  # none | linear | ntk: how rotary angles shrink by max_length / trained_length
     position.trained_length = 0  # rotary: length that the angles were made for; 0: data.length
     position.buckets = 32  # t5: relative distances are sorted into so many, half of them a direction
     position.max_distance = 128  # t5: distances from here on share the last bucket
+    position.clamp_length = 0  # relative: distances beyond it are as this one (Transformer-XL's clamp_len); 0: none are
+    position.segments = False  # relative: scores know whether two tokens have the same token type (XLNet, section 2.5)
 
     model.embedding = embedding = ConfigDict()
     embedding.width = 0  # of the tables, projected to model.width (ALBERT, section 3.1); 0: model.width
     embedding.norm = False  # a norm after the sum of the embeddings, as in BERT
+    embedding.scale = False  # token embeddings times the root of the width (Vaswani et al. 2017, section 3.4)
+    embedding.shared = True  # encoder_decoder: one token table for both sides
     embedding.token_types = 0  # rows of a table of token types (BERT's segments A and B); 0: none
 
     model.attention = attention = ConfigDict()
@@ -94,8 +102,17 @@ def default_config() -> ConfigDict:
     head.tied = True  # the output matrix is the token embedding
     head.bias = False  # one number a token, added to the logits
     head.transform = False  # BERT's: a matrix, the activation and a norm before the output matrix
+    head.cutoffs = ''  # adaptive softmax: '2000,8000', ids from which tokens form rarer clusters; '': plain softmax
+    head.divisor = 4.0  # adaptive softmax: each cluster is so much narrower than the one before it
     head.softcap = 0.0  # logits become cap * tanh(logits / cap); 0: they stay
     head.pooler = False  # BERT's: a matrix and tanh on the first token; read by `embed`, never trained here
+
+    model.recurrent = recurrent = ConfigDict()  # of lstm; model.dropout is on what its last layer gives
+    recurrent.width = 0  # of the hidden layers, all but the last, which is model.width; 0: model.width
+    recurrent.weight_drop = 0.0  # on the recurrent matrices (Merity et al. 2018, section 2)
+    recurrent.input_drop = 0.0  # on the embeddings, the same at each step of a row (section 4.2)
+    recurrent.hidden_drop = 0.0  # between layers, the same at each step of a row
+    recurrent.word_drop = 0.0  # on whole words of the embedding (section 4.3)
 
     model.init = init = ConfigDict()
     init.std = 0.02  # of every matrix and embedding
@@ -108,6 +125,7 @@ def default_config() -> ConfigDict:
 
     config.loss = loss = ConfigDict()
     loss.chunk_tokens = 4096  # tokens whose logits exist at once on a device; 0: all that it has
+    loss.label_smoothing = 0.0  # share of a target's probability spread over all ids (Vaswani et al. 2017, section 5.4)
     loss.z_loss = 0.0  # weight of log(Z)^2, which keeps the logits' scale in bounds (PaLM, section 5)
 
     config.optimizer = optimizer = ConfigDict()
@@ -121,7 +139,7 @@ def default_config() -> ConfigDict:
     optimizer.average = 0.0  # decay of a moving average of the parameters, which is evaluated and sampled; 0: none
     optimizer.weight_decay = 0.1  # on matrices alone: not on biases, norms and embeddings of positions
     optimizer.clip_norm = 1.0  # largest global norm of a gradient; 0: no clipping
-    optimizer.schedule = 'cosine'  # cosine | linear | constant | wsd (warmup, stable, decay)
+    optimizer.schedule = 'cosine'  # cosine | linear | constant | inverse_sqrt | wsd (warmup, stable, decay)
     optimizer.warmup_steps = 100  # in which the learning rate rises to its peak; 0: it starts there
     optimizer.decay_steps = 0  # length of the decay of 'wsd'; 0: a fifth of training.steps
     optimizer.final_fraction = 0.1  # of the peak learning rate, where the schedule is after the last step
@@ -137,6 +155,8 @@ def default_config() -> ConfigDict:
     evaluation.every = 250  # steps between evaluations on the validation split; 0: only at the end
     evaluation.batch_size = 0  # rows at a time; 0: a microbatch of training
     evaluation.num_rows = 0  # evenly spaced rows of the validation split that are used in training; 0: all
+    evaluation.stride = 0  # likelihood: tokens that are predicted at a time; 0: data.length
+    evaluation.context = 0  # likelihood: most tokens that one prediction reads; 0: stride + model.memory_length
     evaluation.rate = 0.0  # share that is hidden in evaluation, where runs differ in theirs; 0: objective.rate
     evaluation.pseudo_rows = 16  # `evaluate`, masked: evenly spaced rows whose tokens are hidden one by one; 0: all
 
@@ -152,6 +172,8 @@ def default_config() -> ConfigDict:
     sampling.temperature = 0.8  # 0: always the likeliest token
     sampling.top_k = 200  # 0: all
     sampling.top_p = 1.0  # draw from the likeliest tokens that make up this probability; 1: from all
+    sampling.beams = 0  # keep so many likeliest texts at a time instead of drawing (beam search); 0: draw
+    sampling.length_penalty = 0.6  # beam search: log p is over ((5 + length) / 6)^this (Wu et al. 2016, section 7)
     sampling.stop = True  # end a sample at <|endoftext|>
 
     config.sharding = sharding = ConfigDict()

@@ -7,7 +7,7 @@ class in a file here and its name in OBJECTIVES.
 
 from gpt2jax.data.tokenizers import vocabulary_of
 from gpt2jax.objectives.causal import Causal
-from gpt2jax.objectives.example import Example, Objective, position_in_segment
+from gpt2jax.objectives.example import Example, Objective, Queries, position_in_segment
 from gpt2jax.objectives.hybrid import Hybrid
 from gpt2jax.objectives.masked import Masked
 from gpt2jax.objectives.prefix import Prefix
@@ -41,6 +41,7 @@ __all__ = [
     'Masked',
     'Objective',
     'Prefix',
+    'Queries',
     'SpanCorruption',
     'kind_at',
     'make_objective',

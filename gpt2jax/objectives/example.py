@@ -15,8 +15,30 @@ from gpt2jax.data.tokenizers import Vocabulary
 
 
 @struct.dataclass
+class Queries:
+    """Places that are predicted without being read: XLNet's second stream. All are [B, P].
+
+    A query sees a key when its own order is strictly larger and the segment the same, so that it never sees the token
+    that it predicts (Yang et al. 2019, section 2.3).
+
+    Attributes:
+      place: index in the row of the token that is predicted; one behind the row's last token is possible.
+      order: as in Example.
+      segment: the document that the token belongs to.
+      token_type: as in Example.
+    """
+
+    place: Array
+    order: Array
+    segment: Array
+    token_type: Array | None = None
+
+
+@struct.dataclass
 class Example:
-    """A batch as a model and the loss take it. All are [B, L], but for `row` and `visibility`.
+    """A batch as a model and the loss take it. All are [B, L], but for what is said of the others.
+
+    With `queries`, targets and weights are [B, P]: those of the queries.
 
     Attributes:
       inputs: ids the model reads.
@@ -29,6 +51,11 @@ class Example:
       visibility: what is known of `order` before any data is: 'causal' (it is the index in the row), 'full' (it is the
         same everywhere), 'prefix' or 'permuted'. A hint that lets a kernel skip what `order` hides anyway.
       token_type: ids of BERT's segments A and B (Devlin et al. 2019, section 3); None: all 0.
+      queries: the second stream, or None: then the output at a token's own place predicts its target.
+      continues: [B] bool, whether the first document of a row goes on from the row that came before it in its place, so
+        that it may read a memory of it; None: it never does.
+      answers: how many places of a row, at most, have an order above 0 or are the last of their document's prefix: what
+        the decoder of an encoder-decoder reads; 0: all.
     """
 
     inputs: Array
@@ -40,6 +67,9 @@ class Example:
     row: Array
     visibility: str = struct.field(pytree_node=False)
     token_type: Array | None = None
+    queries: Queries | None = None
+    continues: Array | None = None
+    answers: int = struct.field(pytree_node=False, default=0)
 
 
 @dataclasses.dataclass(frozen=True)
