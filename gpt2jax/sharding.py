@@ -26,6 +26,9 @@ RULES = (
     (r'attention/out/kernel$|feedforward/contract/kernel$', PartitionSpec('fsdp', 'tensor')),
     (r'attention/(query|key|value)/kernel$|feedforward/(expand|gate)/kernel$', PartitionSpec('tensor', 'fsdp')),
     (r'attention/(query|key|value)/bias$|feedforward/(expand|gate)/bias$', PartitionSpec('tensor')),
+    (r'attention/relative/kernel$', PartitionSpec('tensor', 'fsdp')),
+    (r'attention/relative/\w+_bias$', PartitionSpec('tensor')),
+    (r'attention/relative/segment_embedding$', PartitionSpec(None, 'tensor')),
     (r'.*', PartitionSpec()),
 )
 

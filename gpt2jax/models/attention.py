@@ -16,7 +16,21 @@ from gpt2jax.models.linear import Linear
 from gpt2jax.models.masks import Sight
 from gpt2jax.models.norms import RMSNorm
 from gpt2jax.models.positions import rotate
+from gpt2jax.models.relative import Distances, RelativeScores
 from gpt2jax.placement import ALONE, Placement
+
+
+@struct.dataclass
+class Cross:
+    """What a decoder's layers read of the encoder's.
+
+    Attributes:
+      sight: who sees whom, decoder tokens for queries and encoder tokens for keys.
+      encoded: [B, S, D] of the encoder's last layer; None once its keys and values are in every layer's cache.
+    """
+
+    sight: Sight
+    encoded: Array | None
 
 
 @struct.dataclass
@@ -29,6 +43,8 @@ class Context:
       slot: index of the first cache slot that this call fills; None without a cache.
       near: [L, M] bool, which keys are within the window; None without a window.
       rotation, bias: of the position encoding (gpt2jax.models.positions).
+      distances: of relative positions, else None.
+      cross: of a decoder, else None.
       placement: where the model runs.
     """
 
@@ -38,15 +54,18 @@ class Context:
     near: Array | None = None
     rotation: tuple[Array, Array] | None = None
     bias: Array | None = None
+    distances: Distances | None = None
+    cross: Cross | None = None
     placement: Placement = struct.field(pytree_node=False, default=ALONE)
 
 
 @struct.dataclass
 class LayerCache:
-    """Keys and values that one layer has computed so far: [B, N, M, K] each."""
+    """Keys and values that one layer has computed so far: [B, N, M, K] each; `cross`: those of its cross-attention."""
 
     key: Array
     value: Array
+    cross: 'LayerCache | None' = None
 
 
 class Attention(nn.Module):
@@ -62,49 +81,67 @@ class Attention(nn.Module):
     residual_std: float
 
     @nn.compact
-    def __call__(self, x_BLD: Array, context: Context, layer: 'Layer', drop) -> tuple[Array, 'Layer']:
+    def __call__(
+        self, x_BLD: Array, context: Context, layer: 'Layer', drop, source_BMD: Array | None = None
+    ) -> tuple[Array, 'Layer']:
         """What x reads, and what the layer leaves behind.
 
         With a cache, this call's keys and values are written into it from `context.slot` on, and the queries see the
-        whole cache through the mask.
+        whole cache through the mask. Without a slot the cache is whole already, and nothing is written.
 
         Args:
           layer: index, cache and first values.
           drop: dropout on the attention weights.
+          source_BMD: what keys and values are made of; None: x itself.
         """
         config, D = self.config.attention, x_BLD.shape[-1]
-        K = D // config.num_heads
-
         flat = context.placement.platform != 'tpu'
-
-        def project(name, heads):
-            options = {'heads_out': heads, 'flat': flat, 'name': name}
-            return Linear(heads * K, self.std, config.bias, self.config.dtype, **options)(x_BLD)
-
-        query_BLHK, key_BLNK = project('query', config.num_heads), project('key', config.num_kv_heads)
-        value_BNMK = project('value', config.num_kv_heads).transpose(0, 2, 1, 3)
+        query_BLHK = self._project('query', config.num_heads, flat, x_BLD)
         if config.qk_norm:
-            query_BLHK, key_BLNK = (
-                RMSNorm(self.config.norm.epsilon, bias=False, name=name)(y)
-                for name, y in (('norm_query', query_BLHK), ('norm_key', key_BLNK))
-            )
+            query_BLHK = RMSNorm(self.config.norm.epsilon, bias=False, name='norm_query')(query_BLHK)
         if context.rotation is not None:
-            query_BLHK, key_BLNK = rotate(query_BLHK, context.rotation), rotate(key_BLNK, context.rotation)
-        key_BNMK = key_BLNK.transpose(0, 2, 1, 3)
-        if config.value_residual:
-            value_BNMK, layer = self._mix_values(value_BNMK, layer)
-        if layer.cache is not None:
-            at = (0, 0, context.slot, 0)
-            key_BNMK = jax.lax.dynamic_update_slice(layer.cache.key, key_BNMK.astype(layer.cache.key.dtype), at)
-            value_BNMK = jax.lax.dynamic_update_slice(layer.cache.value, value_BNMK.astype(layer.cache.value.dtype), at)
-            layer = layer.replace(cache=LayerCache(key_BNMK, value_BNMK))
-        scoring = Scoring(context.bias, score_scale(self.config), config.softcap, drop)
+            query_BLHK = rotate(query_BLHK, context.rotation)
+        if layer.cache is not None and context.slot is None:
+            key_BNMK, value_BNMK = layer.cache.key, layer.cache.value
+        else:
+            source_BMD = x_BLD if source_BMD is None else source_BMD
+            key_BNMK, value_BNMK, layer = self._keys_and_values(source_BMD, context, layer, flat)
+        scale, bias = score_scale(self.config), context.bias
+        if context.distances is not None:
+            relative = RelativeScores(self.config, self.std, name='relative')
+            query_BLHK, bias = relative(query_BLHK, context.distances, key_BNMK.shape[2], scale)
+        scoring = Scoring(bias, scale, config.softcap, drop)
         sight = self._see(context, layer.index)
         if self.is_mutable_collection('maps'):
             self.sow('maps', 'weights', attention_weights(query_BLHK, key_BNMK, sight.mask, scoring))
         y_BLHK = attend(config.kernel, query_BLHK, key_BNMK, value_BNMK, sight, scoring, context.placement)
         options = {'heads_in': config.num_heads, 'flat': flat, 'name': 'out'}
         return Linear(D, self.residual_std, config.bias, self.config.dtype, **options)(y_BLHK), layer
+
+    def _project(self, name: str, heads: int, flat: bool, x_BLD: Array) -> Array:
+        config = self.config.attention
+        width = heads * (self.config.width // config.num_heads)
+        options = {'heads_out': heads, 'flat': flat, 'name': name}
+        return Linear(width, self.std, config.bias, self.config.dtype, **options)(x_BLD)
+
+    def _keys_and_values(self, source_BMD: Array, context: Context, layer: 'Layer', flat: bool):
+        """[B, N, M, K] each, those of earlier calls included, and the layer with its new cache."""
+        config = self.config.attention
+        key_BMNK = self._project('key', config.num_kv_heads, flat, source_BMD)
+        value_BNMK = self._project('value', config.num_kv_heads, flat, source_BMD).transpose(0, 2, 1, 3)
+        if config.qk_norm:
+            key_BMNK = RMSNorm(self.config.norm.epsilon, bias=False, name='norm_key')(key_BMNK)
+        if context.rotation is not None:
+            key_BMNK = rotate(key_BMNK, context.rotation)
+        key_BNMK = key_BMNK.transpose(0, 2, 1, 3)
+        if config.value_residual:
+            value_BNMK, layer = self._mix_values(value_BNMK, layer)
+        if layer.cache is not None:
+            at, cache = (0, 0, context.slot, 0), layer.cache
+            key_BNMK = jax.lax.dynamic_update_slice(cache.key, key_BNMK.astype(cache.key.dtype), at)
+            value_BNMK = jax.lax.dynamic_update_slice(cache.value, value_BNMK.astype(cache.value.dtype), at)
+            layer = layer.replace(cache=cache.replace(key=key_BNMK, value=value_BNMK))
+        return key_BNMK, value_BNMK, layer
 
     def _see(self, context: Context, index) -> Sight:
         """Within the window, or everything in every n-th layer."""

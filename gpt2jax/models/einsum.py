@@ -25,7 +25,7 @@ class Scoring:
     """From the products of queries and keys to the weights of the values.
 
     Attributes:
-      bias: [H, L, M], added to the scores, or None.
+      bias: [H, L, M], added to the scores, [B, H, L, M] where it depends on the row, or None.
       scale: what the products are multiplied with.
       softcap: scores become cap * tanh(scores / cap); 0: they stay.
       drop: dropout on the attention weights [B, N, G, L, M], told that their length is axis 3.
@@ -52,7 +52,7 @@ def einsum_attention(
     L, M = sight.mask.shape[1:]
 
     def attend(queries: slice, keys: slice) -> Array:
-        bias_HLM = None if scoring.bias is None else scoring.bias[:, queries, keys]
+        bias_HLM = None if scoring.bias is None else scoring.bias[..., queries, keys]
         part = query_BLHK[:, queries], key_BNMK[:, :, keys], value_BNMK[:, :, keys], sight.mask[:, queries, keys]
         return _attend_dense(*part, scoring.replace(bias=bias_HLM))
 
@@ -92,7 +92,9 @@ def line_up(query_BLHK, N: int, mask_BLM, scoring: Scoring):
     B, L, H, K = query_BLHK.shape
     query_BNQK = (query_BLHK * scoring.scale).reshape(B, L, N, H // N, K).transpose(0, 2, 3, 1, 4).reshape(B, N, -1, K)
     mask_BNQM = jnp.tile(mask_BLM, (1, H // N, 1))[:, None]
-    bias_NQM = None if scoring.bias is None else scoring.bias.reshape(N, H // N * L, -1)
+    bias, bias_NQM = scoring.bias, None
+    if bias is not None:
+        bias_NQM = bias.reshape(*bias.shape[:-3], N, H // N * L, -1)
     return query_BNQK, mask_BNQM, bias_NQM
 
 
@@ -131,7 +133,10 @@ def _attend_backward(kept, dy_BNQK):
     dweights_BNQM = jnp.einsum('BNQK,BNMK->BNQM', dy_BNQK, value_BNMK, preferred_element_type=jnp.float32)
     inner_BNQ1 = jnp.sum(y_BNQK.astype(jnp.float32) * dy_BNQK, axis=-1, keepdims=True)
     dscores_BNQM = weights_BNQM * (dweights_BNQM - inner_BNQ1)
-    dbias_NQM = None if bias_NQM is None else jnp.sum(dscores_BNQM, axis=0).astype(bias_NQM.dtype)
+    dbias_NQM = None
+    if bias_NQM is not None:
+        shared = bias_NQM.ndim < dscores_BNQM.ndim
+        dbias_NQM = (jnp.sum(dscores_BNQM, axis=0) if shared else dscores_BNQM).astype(bias_NQM.dtype)
     dscores_BNQM = dscores_BNQM.astype(dtype)
     dquery_BNQK = jnp.einsum('BNQM,BNMK->BNQK', dscores_BNQM, key_BNMK)
     dkey_BNMK = jnp.einsum('BNQM,BNQK->BNMK', dscores_BNQM, query_BNQK)

@@ -23,7 +23,9 @@ def fused_attention(
     """jax.nn.dot_product_attention: one kernel on GPU, cuDNN's, in bfloat16; an einsum elsewhere."""
     cudnn = placement.platform == 'gpu' and query_BLHK.dtype == jnp.bfloat16
     causal = cudnn and sight.visibility == 'causal' and query_BLHK.shape[1] == key_BNMK.shape[2]
-    bias_BHLM = None if scoring.bias is None else scoring.bias[None].astype(query_BLHK.dtype)
+    bias_BHLM = None
+    if scoring.bias is not None:
+        bias_BHLM = scoring.bias.reshape(-1, *scoring.bias.shape[-3:]).astype(query_BLHK.dtype)
 
     def attend(query_BLHK, key_BNMK, value_BNMK, mask_B1LM, bias_BHLM):
         key_BMNK, value_BMNK = key_BNMK.transpose(0, 2, 1, 3), value_BNMK.transpose(0, 2, 1, 3)

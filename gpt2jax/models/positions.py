@@ -1,7 +1,8 @@
 """Position encodings. A new one is a class here and its name in POSITIONS.
 
 An encoding may do three things, each of which does nothing unless a class says so: add something to the token
-embeddings, rotate queries and keys, and add something to the attention scores.
+embeddings, rotate queries and keys, and add something to the attention scores. What depends on the queries themselves
+is a matter of each layer (relative.py).
 
 Axes: B batch, L length (queries), M keys, D width, H heads, K head width.
 """
@@ -102,6 +103,10 @@ class T5(Position):
         return table_BH[bucket_LM].transpose(2, 0, 1)
 
 
+class Relative(Position):
+    """Transformer-XL's: each layer scores distances by itself (gpt2jax/models/relative.py), and nothing is added."""
+
+
 def wave_rates(width: int, base: float) -> Array:
     """base^(-2i / width) for i = 0 ... width / 2 - 1: radians a position."""
     return base ** (-jnp.arange(0, width, 2, dtype=jnp.float32) / width)
@@ -139,6 +144,7 @@ POSITIONS = {
     'rotary': Rotary,
     'alibi': ALiBi,
     't5': T5,
+    'relative': Relative,
     'none': Position,
 }
 

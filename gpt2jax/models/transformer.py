@@ -12,11 +12,12 @@ from flax import struct
 from jax import Array
 
 from gpt2jax.models.attention import Context, Layer, LayerCache
-from gpt2jax.models.blocks import Block, run_blocks
+from gpt2jax.models.blocks import Block, init_blocks, run_blocks
 from gpt2jax.models.embedding import Embedding, init_head, make_logits
 from gpt2jax.models.linear import dropout_rows
 from gpt2jax.models.masks import Sight, distances, visible
 from gpt2jax.models.norms import make_norm
+from gpt2jax.models.relative import between, by_pair, is_relative
 from gpt2jax.objectives import Example
 from gpt2jax.placement import ALONE, Placement
 
@@ -53,14 +54,9 @@ class Transformer:
         config = self.config
         keys = dict(zip(('embedding', 'blocks', 'norm', 'head'), jax.random.split(key, 4), strict=True))
         index_11, x_11D = jnp.zeros((1, 1), jnp.int32), jnp.zeros((1, 1, config.width))
-        context = Context(Sight(jnp.ones((1, 1, 1), bool)), row=jnp.zeros(1, jnp.int32))
-
-        def init_block(key):
-            return Block(config).init(key, x_11D, context, Layer(0))['params']
-
         params = {
             'embedding': Embedding(config).init(keys['embedding'], index_11, None, index_11, index_11)['params'],
-            'blocks': tuple(map(init_block, jax.random.split(keys['blocks'], config.num_layers))),
+            'blocks': init_blocks(config, keys['blocks'], config.num_layers),
         }
         if config.norm.placement != 'post':
             params['norm_final'] = make_norm(config.norm).init(keys['norm'], x_11D)['params']
@@ -90,7 +86,7 @@ class Transformer:
         x_BLD = self.placement.rows(x_BLD)
         x_BLD = dropout_rows(x_BLD, config.dropout, embed_key, example.row, self.placement)
         caches = None if carry is None else carry.layers
-        x_BLD, caches = run_blocks(config, params['blocks'], x_BLD, context, caches, block_key)
+        x_BLD, caches, _ = run_blocks(config, params['blocks'], x_BLD, context, caches=caches, key=block_key)
         if config.norm.placement != 'post':
             x_BLD = make_norm(config.norm).apply({'params': params['norm_final']}, x_BLD)
         return x_BLD, None if carry is None else carry.replace(layers=caches)
@@ -131,9 +127,14 @@ class Transformer:
             {'params': params['embedding']}, example.inputs, example.token_type, example.position, distance_LM
         )
         near_LM = jnp.abs(distance_LM) < config.attention.window if config.attention.window else None
+        relative = None
+        if is_relative(config):
+            causal = example.visibility == 'causal'
+            relative = between(config, L, 0, causal) if slot is None else by_pair(config, distance_LM)
         parts = (example.order, example.segment, segment_BM, start) if carry is None else ()
         sight = Sight(mask_BLM, *parts, visibility=example.visibility, window=config.attention.window)
-        return x_BLD, Context(sight, example.row, slot, near_LM, rotation, bias, self.placement), carry
+        context = Context(sight, example.row, slot, near_LM, rotation, bias, relative, placement=self.placement)
+        return x_BLD, context, carry
 
     def init_carry(self, batch_size: int, slots: int) -> Cache:
         """An empty cache for `slots` tokens a row."""

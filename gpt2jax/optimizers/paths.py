@@ -13,9 +13,9 @@ import optax
 from gpt2jax.errors import UserError
 
 # Matrices from width to width: their fan-in grows with the model. Linear kernels are [out, in].
-HIDDEN = re.compile(r'(^|/)blocks/.*/kernel$|(^|/)head/transform/kernel$')
+HIDDEN = re.compile(r'(^|/)(blocks|encoder)/.*/kernel$|(^|/)head/transform/kernel$')
 # Those of the blocks, whose updates Muon makes orthogonal.
-ORTHOGONAL = re.compile(r'(^|/)blocks/.*/kernel$')
+ORTHOGONAL = re.compile(r'(^|/)(blocks|encoder)/.*/kernel$')
 
 
 def path_name(path) -> str:
