@@ -6,6 +6,7 @@ padding is a segment of its own, which the mask of gpt2jax.models.masks hides li
 Axes: B rows, P slots of the prompts, N tokens drawn in one call.
 """
 
+import dataclasses
 import functools
 from collections.abc import Iterator, Sequence
 
@@ -40,6 +41,70 @@ class Decoding:
     prefix: Array
 
 
+@dataclasses.dataclass(frozen=True)
+class Reading:
+    """How a model with a cache reads prompts, and after them token by token.
+
+    Attributes:
+      model: init_carry, apply, head (gpt2jax.models).
+      tokenizer: its special tokens (gpt2jax.data.tokenizers); all but the one that ends a text are never written.
+      kind: 'causal'; 'prefix', the prompt is seen in both directions; 'answer', so is the prompt with a <|mask|> behind
+        it, whose answer is written up to its <|sep|> (gpt2jax.objectives.span_corruption).
+    """
+
+    model: object
+    tokenizer: object
+    kind: str = 'causal'
+
+    @property
+    def question(self) -> list[int]:
+        """What is put behind a prompt."""
+        return [self.tokenizer.mask, self.tokenizer.sep] if self.kind == 'answer' else []
+
+    @property
+    def end(self) -> int:
+        """The token that ends a text."""
+        return self.tokenizer.sep if self.kind == 'answer' else self.tokenizer.end_of_text
+
+    @property
+    def never(self) -> np.ndarray:
+        """The special tokens that are not written."""
+        special = {self.tokenizer.mask, self.tokenizer.pad, self.tokenizer.sep, self.tokenizer.end_of_text}
+        return np.array(sorted(special - {self.end}))
+
+    def pad_left(self, texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
+        """[B, P] ids and [B] lengths."""
+        slots = max(map(len, texts))
+        tokens_BP = np.full((len(texts), slots), self.tokenizer.pad, np.int32)
+        for row, text in zip(tokens_BP, texts, strict=True):
+            row[slots - len(text) :] = text
+        return tokens_BP, np.array([len(text) for text in texts], np.int32)
+
+    def begin(self, params, tokens_BP, length_B, slots: int) -> tuple[Array, object, Array]:
+        """Fills a new cache with prompts: the logits after each, [B, V], the cache, and the prefix of each row, [B]."""
+        B, P = tokens_BP.shape
+        position_BP = jnp.arange(P, dtype=jnp.int32) - (P - length_B[:, None])
+        prefix_B = jnp.ones_like(length_B) if self.kind == 'causal' else length_B
+        return *self.read(params, tokens_BP, position_BP, prefix_B, self.model.init_carry(B, slots)), prefix_B
+
+    def read(self, params, tokens_BP, position_BP, prefix_B, carry) -> tuple[Array, object]:
+        """Logits after the last of the given tokens, [B, V], and the cache that now holds them."""
+        padding_BP = position_BP < 0
+        example = Example(
+            inputs=tokens_BP,
+            targets=tokens_BP,
+            weights=jnp.zeros(tokens_BP.shape),
+            order=jnp.maximum(position_BP - prefix_B[:, None] + 1, 0),
+            segment=jnp.where(padding_BP, 0, 1),
+            position=jnp.maximum(position_BP, 0),
+            row=jnp.arange(len(tokens_BP)),
+            visibility='permuted',  # padding on the left shifts the order against the index
+        )
+        hidden_BPD, carry = self.model.apply(params, example, carry)
+        head_params, logits_fn = self.model.head(params)
+        return logits_fn(head_params, hidden_BPD[:, -1]).at[:, self.never].set(-jnp.inf), carry
+
+
 class Generator:
     """Draws continuations from a model with a cache."""
 
@@ -60,19 +125,14 @@ class Generator:
           params: as the model keeps them.
           context: the most tokens that the model may see at once.
           sampling: how a token is drawn.
-          tokenizer: its special tokens (gpt2jax.data.tokenizers); all but the one that ends a row are never drawn.
+          tokenizer: of `Reading`.
           stop: whether <|endoftext|> ends a row; the rest of it is <|pad|>.
           chunk: tokens drawn between two returns to the host.
-          reading: 'causal'; 'prefix', the prompt is seen in both directions; 'answer', so is the prompt with a <|mask|>
-            behind it, whose answer is drawn up to its <|sep|> (gpt2jax.objectives.span_corruption).
+          reading: the kind of `Reading`.
         """
-        self._model, self._sampling = model, sampling
-        self._context, self._chunk = context, chunk
-        self._prefixed, answers, self._pad = reading != 'causal', reading == 'answer', tokenizer.pad
-        self._question = [tokenizer.mask, tokenizer.sep] if answers else []
-        last, other = (tokenizer.sep, tokenizer.end_of_text) if answers else (tokenizer.end_of_text, tokenizer.sep)
-        self._stop = last if stop or answers else None
-        self._never = np.array([tokenizer.mask, tokenizer.pad, other])
+        self._reading, self._sampling = Reading(model, tokenizer, reading), sampling
+        self._context, self._chunk, self._pad = context, chunk, tokenizer.pad
+        self._stop = self._reading.end if stop or reading == 'answer' else None
         self._params = params
         self._begin = jax.jit(self._read_prompt, static_argnames='slots')
         self._draw = jax.jit(self._draw_tokens, static_argnames='count', donate_argnames='state')
@@ -92,13 +152,13 @@ class Generator:
         Args:
           prompts: ids of each row, at least one; of a longer one than the context the end is read.
         """
-        texts = [[*prompt, *self._question] for prompt in prompts]
+        texts = [[*prompt, *self._reading.question] for prompt in prompts]
         keys_B = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(len(texts)))
         keep, drawn, done_B = self._context - 1, 0, jnp.zeros(len(texts), bool)
         while drawn < max_new_tokens and not np.all(done_B):
             window = [text[-keep:] for text in texts]
             room = min(self._context - max(map(len, window)), max_new_tokens - drawn)
-            prompt = self._pad_left(window)
+            prompt = self._reading.pad_left(window)
             slots = -(-(prompt[0].shape[1] + room) // 16) * 16  # every slot costs time; few sizes cost few compilations
             state = self._begin(*prompt, done_B, jnp.int32(drawn), keys_B, self._params, slots=slots)
             pieces, left = [np.asarray(state.token)[:, None]], room - 1
@@ -114,21 +174,9 @@ class Generator:
                 pieces, left = [np.asarray(tokens_BN)], left - count
             drawn, keep = drawn + room - left, max(1, self._context // 2)
 
-    def _pad_left(self, window: list[list[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """[B, P] ids and [B] lengths."""
-        slots = max(map(len, window))
-        tokens_BP = np.full((len(window), slots), self._pad, np.int32)
-        for row, text in zip(tokens_BP, window, strict=True):
-            row[slots - len(text) :] = text
-        return tokens_BP, np.array([len(text) for text in window], np.int32)
-
     def _read_prompt(self, tokens_BP, length_B, done_B, count, keys_B, params, slots: int) -> Decoding:
         """Fills a new cache with the prompts and draws the token after each."""
-        B, P = tokens_BP.shape
-        position_BP = jnp.arange(P, dtype=jnp.int32) - (P - length_B[:, None])
-        carry = self._model.init_carry(B, slots)
-        prefix_B = length_B if self._prefixed else jnp.ones_like(length_B)
-        logits_BV, carry = self._read(params, tokens_BP, position_BP, prefix_B, carry)
+        logits_BV, carry, prefix_B = self._reading.begin(params, tokens_BP, length_B, slots)
         return self._next(logits_BV, Decoding(carry, tokens_BP[:, -1], length_B - 1, done_B, count, prefix_B), keys_B)
 
     def _draw_tokens(self, state: Decoding, keys_B, params, count: int) -> tuple[Array, Decoding]:
@@ -141,30 +189,13 @@ class Generator:
         def step(loop):
             i, tokens_BN, state = loop
             token_B1, position_B1 = state.token[:, None], state.position[:, None]
-            logits_BV, carry = self._read(params, token_B1, position_B1, state.prefix, state.carry)
+            logits_BV, carry = self._reading.read(params, token_B1, position_B1, state.prefix, state.carry)
             state = self._next(logits_BV, state.replace(carry=carry), keys_B)
             return i + 1, tokens_BN.at[:, i].set(state.token), state
 
         tokens_BN = jnp.full((len(state.token), count), self._pad, jnp.int32)
         _, tokens_BN, state = jax.lax.while_loop(more, step, (0, tokens_BN, state))
         return tokens_BN, state
-
-    def _read(self, params, tokens_BP, position_BP, prefix_B, carry):
-        """Logits after the last of the given tokens, [B, V], and the cache that now holds them."""
-        padding_BP = position_BP < 0
-        example = Example(
-            inputs=tokens_BP,
-            targets=tokens_BP,
-            weights=jnp.zeros(tokens_BP.shape),
-            order=jnp.maximum(position_BP - prefix_B[:, None] + 1, 0),
-            segment=jnp.where(padding_BP, 0, 1),
-            position=jnp.maximum(position_BP, 0),
-            row=jnp.arange(len(tokens_BP)),
-            visibility='permuted',  # padding on the left shifts the order against the index
-        )
-        hidden_BPD, carry = self._model.apply(params, example, carry)
-        head_params, logits_fn = self._model.head(params)
-        return logits_fn(head_params, hidden_BPD[:, -1]).at[:, self._never].set(-jnp.inf), carry
 
     def _next(self, logits_BV, state: Decoding, keys_B) -> Decoding:
         draw_keys_B = jax.vmap(lambda key: jax.random.fold_in(key, state.count))(keys_B)
