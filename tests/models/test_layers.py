@@ -176,7 +176,15 @@ def test_t5_looks_its_bias_up_by_bucket_and_head():
 
 def test_an_encoding_does_nothing_that_it_does_not_say():
     x_BLD, position_BL, distance_LM = jnp.ones((1, 3, 8)), jnp.arange(3)[None], jnp.zeros((3, 3), int)
-    does = {'learned': 'add', 'sinusoidal': 'add', 'rotary': 'rotation', 'alibi': 'bias', 't5': 'bias', 'none': ''}
+    does = {
+        'learned': 'add',
+        'sinusoidal': 'add',
+        'rotary': 'rotation',
+        'alibi': 'bias',
+        't5': 'bias',
+        'none': '',
+        'relative': '',
+    }
     assert does.keys() == POSITIONS.keys()
     for kind, method in does.items():
         encoding = position_of(kind)
