@@ -14,6 +14,7 @@ from pathlib import Path
 from gpt2jax.errors import UserError
 from gpt2jax.evaluation.blimp import blimp
 from gpt2jax.evaluation.cloze import cloze, last_word
+from gpt2jax.evaluation.costs import cost
 from gpt2jax.evaluation.finetuning import finetune_suite
 from gpt2jax.evaluation.harness import harness
 from gpt2jax.evaluation.heldout import length, pseudo
@@ -85,6 +86,7 @@ SUITES = {
     'last_word': last_word,
     'pseudo': pseudo,
     'length': length,
+    'cost': cost,
     'harness': harness,
 }
 
