@@ -10,9 +10,11 @@ import math
 import re
 
 import jax
+import jax.numpy as jnp
 
 from gpt2jax.models.embedding import padded_vocab
 from gpt2jax.models.feedforward import GATED
+from gpt2jax.models.lstm import layer_widths
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,19 +37,62 @@ class Flops:
 
 def row_flops(config, length: int, predictions: int) -> Flops:
     """FLOPs of one row of `length` tokens of which `predictions` are predicted. `config` is `config.model`."""
-    attention, width = config.attention, config.width
-    inner = width  # num_heads * head_dim
-    kv = inner * attention.num_kv_heads // attention.num_heads
-    feedforward = (3 if config.feedforward.kind in GATED else 2) * width * config.feedforward.width
-    weights = width * (inner + 2 * kv) + inner * width + feedforward
-    embedded = config.embedding.width
-    widen = width * embedded if embedded != width else 0
+    matrices, attention = BODIES[config.architecture](config, length, predictions)
+    embedded, width = config.embedding.width, config.width
     narrow = width * embedded if config.head.transform or embedded != width else 0
     return Flops(
-        matrices=2 * (config.num_layers * weights + widen) * length,
-        attention=4 * config.num_layers * inner * length**2,
+        matrices=matrices,
+        attention=attention,
         head=2 * (embedded * padded_vocab(config) + narrow) * predictions,
     )
+
+
+def transformer_body(config, length: int, predictions: int) -> tuple[int, int]:
+    """FLOPs of the matrices and of the attention maps of all layers, of one row."""
+    weights = config.num_layers * (attention_weights(config) + feedforward_weights(config))
+    widen = config.width * config.embedding.width if config.embedding.width != config.width else 0
+    return 2 * (weights + widen) * length, 4 * config.num_layers * config.width * length**2
+
+
+def lstm_body(config, length: int, predictions: int) -> tuple[int, int]:
+    """Of an LSTM: the four gates of every layer read its input and its own last output; there is no attention."""
+    weights = sum(4 * hidden * (inputs + hidden) for inputs, hidden in layer_widths(config))
+    return 2 * weights * length, 0
+
+
+def attention_weights(config) -> int:
+    """Numbers in the projections of one layer's attention."""
+    kv = config.width * config.attention.num_kv_heads // config.attention.num_heads
+    return config.width * (config.width + 2 * kv) + config.width**2
+
+
+def feedforward_weights(config) -> int:
+    """Numbers in the matrices of one layer's feed-forward."""
+    return (3 if config.feedforward.kind in GATED else 2) * config.width * config.feedforward.width
+
+
+# A new architecture: (config, length, predictions) -> FLOPs of one row's matrices, and of its attention maps in full.
+BODIES = {'transformer': transformer_body, 'lstm': lstm_body}
+
+
+def state_bytes(config, tokens: int) -> int:
+    """What one text of so many tokens keeps on the device for the token after them. `config` is `config.model`."""
+    return STATES[config.architecture](config, tokens)
+
+
+def transformer_state(config, tokens: int) -> int:
+    """Keys and values of every token in every layer."""
+    kv = config.width * config.attention.num_kv_heads // config.attention.num_heads
+    return 2 * config.num_layers * kv * jnp.dtype(config.dtype).itemsize * tokens
+
+
+def lstm_state(config, tokens: int) -> int:
+    """Output and cell of every layer, float32, however long the text is."""
+    return 2 * 4 * sum(hidden for _, hidden in layer_widths(config))
+
+
+# A new architecture: (config, tokens) -> bytes.
+STATES = {'transformer': transformer_state, 'lstm': lstm_state}
 
 
 def parameters_by_module(params) -> list[tuple[str, str, int]]:
