@@ -7,6 +7,6 @@ sizes and budgets.
 """
 
 from gpt2jax.studies.combinators import Arm, arm, budgets, chain, param, product, zip
-from gpt2jax.studies.study import Study
+from gpt2jax.studies.study import Study, recipe_arm
 
-__all__ = ['Arm', 'Study', 'arm', 'budgets', 'chain', 'param', 'product', 'zip']
+__all__ = ['Arm', 'Study', 'arm', 'budgets', 'chain', 'param', 'product', 'recipe_arm', 'zip']

@@ -242,6 +242,16 @@ def load_base(base: str) -> ConfigDict:
     return get_config(argument) if colon else get_config()
 
 
+def recipe_arm(name: str, recipe: str, base: str) -> Arms:
+    """An arm that is a recipe of its own: all that it says otherwise than the base, but for what the runner sets.
+
+    Args:
+      recipe, base: as in Study.base; `base` is that of the study.
+    """
+    own, common = flatten(load_base(recipe)), flatten(load_base(base))
+    return (Arm(name, {key: value for key, value in own.items() if value != common[key] and key not in OURS}),)
+
+
 def base_path(path: str) -> str:
     """A recipe as the current folder or else the repository has it."""
     return path if Path(path).is_file() or not (ROOT / path).is_file() else str(ROOT / path)

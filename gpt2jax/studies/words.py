@@ -20,9 +20,11 @@ def label(figure: str) -> str:
 
 
 def number(figure: str, value: float) -> str:
-    """A figure: accuracies in per cent, costs as `spent` has them, others with four decimals."""
+    """A figure: accuracies in per cent, costs as `spent` has them, others with four decimals, large ones without."""
     if figure in LABELS:
         return f'{value:.1f}' if figure == 'seconds_to_goal' else f'{value:.4g}'
+    if abs(value) >= 1000:
+        return f'{value:,.0f}'
     return f'{value:.2%}' if figure.endswith('accuracy') else f'{value:.4f}'
 
 

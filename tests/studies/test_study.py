@@ -2,11 +2,12 @@
 
 import pytest
 
+from gpt2jax.config import flatten, overlay
 from gpt2jax.errors import UserError
-from gpt2jax.studies import arm, cells, chain, param, product
+from gpt2jax.studies import arm, cells, chain, param, product, recipe_arm
 from gpt2jax.studies import zip as zip_arms
 from gpt2jax.studies.cells import config_digest, make_cell, slug
-from gpt2jax.studies.study import ROOT, load_experiment
+from gpt2jax.studies.study import ROOT, load_base, load_experiment
 from gpt2jax.validation import resolve
 
 FILE = '''"""Is wide better?
@@ -148,6 +149,15 @@ def test_a_file_that_is_no_experiment_is_refused(write, text, message):
 def test_a_missing_file_names_those_that_are_there():
     with pytest.raises(UserError, match=r'there are: experiments/causal_or_masked\.py'):
         load_experiment('experiments/no_such.py')
+
+
+def test_a_recipe_as_an_arm_is_that_recipe_but_for_its_length():
+    base = 'configs/laptop.py:length=64'
+    (found,) = recipe_arm('BERT base', 'configs/bert_base.py', base)
+    recipe, config = flatten(load_base('configs/bert_base.py')), flatten(overlay(load_base(base), found.changes))
+    assert {key for key in config if config[key] != recipe[key]} == {'training.steps'}
+    assert 'data.length' in found.changes
+    assert recipe_arm('the same', base, base)[0].changes == {}
 
 
 @pytest.mark.parametrize('path', sorted((ROOT / 'experiments').glob('*.py')), ids=lambda path: path.stem)
