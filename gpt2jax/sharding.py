@@ -21,11 +21,12 @@ from gpt2jax.placement import ROW_AXES, Placement
 
 # First match wins. A dimension that the axes do not divide stays whole. Kernels are [out, in].
 RULES = (
-    (r'embedding/token$|head/kernel$', PartitionSpec('tensor', 'fsdp')),
+    (r'^carry(/|$)', PartitionSpec(ROW_AXES)),  # what a model remembers of each row
+    (r'embedding/(tail_\d+/)?token$|head/(tail_\d+/)?kernel$', PartitionSpec('tensor', 'fsdp')),
     (r'embedding/position', PartitionSpec(None, 'fsdp')),
-    (r'attention/out/kernel$|feedforward/contract/kernel$', PartitionSpec('fsdp', 'tensor')),
-    (r'attention/(query|key|value)/kernel$|feedforward/(expand|gate)/kernel$', PartitionSpec('tensor', 'fsdp')),
-    (r'attention/(query|key|value)/bias$|feedforward/(expand|gate)/bias$', PartitionSpec('tensor')),
+    (r'(attention|cross)/out/kernel$|feedforward/contract/kernel$', PartitionSpec('fsdp', 'tensor')),
+    (r'(attention|cross)/(query|key|value)/kernel$|feedforward/(expand|gate)/kernel$', PartitionSpec('tensor', 'fsdp')),
+    (r'(attention|cross)/(query|key|value)/bias$|feedforward/(expand|gate)/bias$', PartitionSpec('tensor')),
     (r'attention/relative/kernel$', PartitionSpec('tensor', 'fsdp')),
     (r'attention/relative/\w+_bias$', PartitionSpec('tensor')),
     (r'attention/relative/segment_embedding$', PartitionSpec(None, 'tensor')),

@@ -1,6 +1,6 @@
 """What a model's outputs really depend on, measured by gradient, against what its objective lets them see.
 
-Axes: B rows, L length, C places of a chunk, D width, E width of the embedding, V rows of its table.
+Axes: B rows, L length, P queries, C outputs of a chunk, D width, E width of the embedding, V rows of its table.
 """
 
 import dataclasses
@@ -12,7 +12,7 @@ import numpy as np
 from jax import Array
 from ml_collections import ConfigDict, FrozenConfigDict
 
-from gpt2jax.models.embedding import padded_vocab
+from gpt2jax.models.adaptive import clusters, padded_vocab, tails
 from gpt2jax.models.masks import distances, visible
 from gpt2jax.objectives import Example
 
@@ -39,6 +39,8 @@ class Verdict:
 def light_cone(model, params, example: Example, track: Callable[..., Iterable] = lambda items, *_: items) -> np.ndarray:
     """[B, L, L] bool: whether the output at a place depends on the token at another, by the gradient between them.
 
+    Where there are queries the outputs are theirs, and it is [B, P, L].
+
     A row is copied as often as a chunk has places, and each copy has its gradient from the output at one of them, as in
     a training step. Every place of every copy reads an embedding of its own, so that equal tokens are told apart: the
     token table is made long enough for that, and its rows take the places' vectors.
@@ -50,8 +52,9 @@ def light_cone(model, params, example: Example, track: Callable[..., Iterable] =
       track: draws a bar around the chunks (gpt2jax.training.progress).
     """
     B, L = example.inputs.shape
-    C = min(CHUNK, L)
-    model = dataclasses.replace(model, config=with_vocabulary(model.config, max(model.config.vocab_size, C * L)))
+    outputs = example.targets.shape[1]
+    C = min(CHUNK, outputs)
+    model = dataclasses.replace(model, config=with_token_rows(model.config, C * L))
     ids_CL = jnp.arange(C * L, dtype=jnp.int32).reshape(C, L)
 
     @jax.jit
@@ -60,29 +63,34 @@ def light_cone(model, params, example: Example, track: Callable[..., Iterable] =
         rows = jax.tree.map(lambda a: jnp.repeat(a, C, axis=0), row)
 
         def probed(own_CLE):
-            own_VE = jnp.zeros((padded_vocab(model.config), table_VE.shape[1])).at[ids_CL].set(own_CLE)
-            own = params | {'embedding': params['embedding'] | {'token': own_VE}}
+            own = params | {'embedding': params['embedding'] | {'token': own_CLE.reshape(C * L, -1)}}
             hidden_CLD, _ = model.apply(own, rows.replace(inputs=ids_CL))
             output_CD = jnp.take_along_axis(hidden_CLD, places_C[:, None, None], axis=1)[:, 0].astype(jnp.float32)
             return jnp.sum(output_CD * jax.random.normal(jax.random.key(0), output_CD.shape[1:]))
 
         return jnp.any(jax.grad(probed)(table_VE[rows.inputs]) != 0, axis=-1)
 
-    places = np.pad(np.arange(L), (0, -L % C)).reshape(-1, C)
+    places = np.pad(np.arange(outputs), (0, -outputs % C)).reshape(-1, C)
     jobs = [(row, places_C) for row in range(B) for places_C in places]
     parts = [
         np.asarray(dependence(params, jax.tree.map(lambda a, row=row: a[row : row + 1], example), places_C))
         for row, places_C in track(jobs, 'light cone', len(jobs))
     ]
-    return np.concatenate(parts).reshape(B, -1, L)[:, :L]
+    return np.concatenate(parts).reshape(B, -1, L)[:, :outputs]
 
 
 def expected_cone(config, example: Example) -> np.ndarray:
     """[B, L, L] bool: what the objective allows an output to depend on, and the model's windows reach.
 
+    Of queries, [B, P, L], it is what comes strictly before them in the order: what a token that they see has seen comes
+    no later.
+
     Args:
       config: `config.model`.
     """
+    if example.queries is not None:
+        queries = example.queries
+        return np.asarray(visible(queries.order - 1, example.order, queries.segment, example.segment))
     visible_BLL = np.asarray(visible(example.order, example.order, example.segment, example.segment))
     window, every = config.attention.window, config.attention.global_every
     if not window:
@@ -125,8 +133,10 @@ def noisy_params(model, seed: int):
     return jax.tree.unflatten(structure, noisy)
 
 
-def with_vocabulary(config, size: int):
-    """`config.model` with a vocabulary of another size."""
-    config = ConfigDict(config)
-    config.vocab_size = size
+def with_token_rows(config, rows: int):
+    """`config.model` with a token table (of the first cluster, where there are several) of so many rows."""
+    config, cutoffs = ConfigDict(config), [cluster.start for cluster in clusters(config)][1:]
+    longer = rows - (cutoffs[0] if tails(config) else padded_vocab(config))
+    config.head.cutoffs = ','.join(str(cutoff + longer) for cutoff in cutoffs)
+    config.vocab_size, config.vocab_multiple = padded_vocab(config) + longer, 1
     return FrozenConfigDict(config)

@@ -23,6 +23,30 @@ def product(x_ND: Array, kernel_ED: Array, **options) -> Array:
     return jnp.einsum('ND,ED->NE', x_ND, kernel_ED, **options)
 
 
+@jax.custom_vjp
+def output_product(hidden_NE: Array, kernel_VE: Array) -> Array:
+    """hidden @ kernel^T in float32, [N, V], of operands in the dtype of `hidden`, and so are those of its gradients.
+
+    Left to JAX, both of these would be products with float32 gradients of the logits, which a backend may take by its
+    word. The kernel's gradient stays in float32, as it is summed over chunks of tokens.
+    """
+    return product(hidden_NE, kernel_VE.astype(hidden_NE.dtype), preferred_element_type=jnp.float32)
+
+
+def _output_forward(hidden_NE: Array, kernel_VE: Array):
+    return output_product(hidden_NE, kernel_VE), (hidden_NE, kernel_VE)
+
+
+def _output_backward(kept, dlogits_NV: Array):
+    hidden_NE, kernel_VE = kept
+    dlogits_NV, kernel = dlogits_NV.astype(hidden_NE.dtype), kernel_VE.astype(hidden_NE.dtype)
+    dhidden_NE = jnp.einsum('NV,VE->NE', dlogits_NV, kernel)
+    return dhidden_NE, jnp.einsum('NV,NE->VE', dlogits_NV, hidden_NE, preferred_element_type=jnp.float32)
+
+
+output_product.defvjp(_output_forward, _output_backward)
+
+
 class Linear(nn.Module):
     """x @ kernel^T + bias over the last axis, as one product of two matrices.
 

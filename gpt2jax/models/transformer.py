@@ -4,16 +4,16 @@ Axes: B batch, L length, M cache slots, D width, V vocabulary.
 """
 
 import dataclasses
-import functools
+from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from gpt2jax.models.attention import Context, Layer, LayerCache
-from gpt2jax.models.blocks import Block, init_blocks, run_blocks
-from gpt2jax.models.embedding import Embedding, init_head, make_logits
+from gpt2jax.models.attention import Context, LayerCache
+from gpt2jax.models.blocks import block_maps, init_blocks, run_blocks
+from gpt2jax.models.embedding import Embedding, init_head, read_head
 from gpt2jax.models.linear import dropout_rows
 from gpt2jax.models.masks import Sight, distances, visible
 from gpt2jax.models.norms import make_norm
@@ -48,6 +48,8 @@ class Transformer:
 
     config: object
     placement: Placement = ALONE
+
+    rolling: ClassVar[bool] = False  # decoding ends where the slots do
 
     def init(self, key: Array):
         """Initial parameters, float32. They depend on the key and on the sizes alone."""
@@ -94,22 +96,14 @@ class Transformer:
     def attention_maps(self, params, example: Example) -> list[Array]:
         """The attention weights of every layer, [B, H, L, L] each, without dropout."""
         x_BLD, context, _ = self._begin(params, example, None)
-        block, first_value, maps = Block(self.config), None, []
-        for index, layer_params in enumerate(params['blocks']):
-            layer = Layer(index, None, first_value)
-            (x_BLD, layer), kept = block.apply({'params': layer_params}, x_BLD, context, layer, mutable=['maps'])
-            first_value = layer.first_value
-            maps.append(kept['maps']['attention']['weights'][0])
-        return maps
+        return block_maps(self.config, params['blocks'], x_BLD, context)
 
     def head(self, params):
         """(head_params, logits): `logits(head_params, hidden_ND)` is [N, V] in float32, -inf on padded ids.
 
         Split from `apply` so that the loss can make the logits chunk by chunk.
         """
-        own = {name: value for name, value in params['head'].items() if name != 'pooler'} if 'head' in params else {}
-        kernel = {'kernel': params['embedding']['token']} if self.config.head.tied else {}
-        return own | kernel, functools.partial(make_logits, self.config)
+        return read_head(self.config, params)
 
     def _begin(self, params, example: Example, carry: Cache | None):
         """Embeddings, what all layers are told, and the cache with this call's places taken."""
@@ -135,6 +129,9 @@ class Transformer:
         sight = Sight(mask_BLM, *parts, visibility=example.visibility, window=config.attention.window)
         context = Context(sight, example.row, slot, near_LM, rotation, bias, relative, placement=self.placement)
         return x_BLD, context, carry
+
+    def init_memory(self, batch_size: int) -> None:
+        """No row remembers the one before it."""
 
     def init_carry(self, batch_size: int, slots: int) -> Cache:
         """An empty cache for `slots` tokens a row."""

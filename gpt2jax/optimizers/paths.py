@@ -30,7 +30,7 @@ def decayed(params):
     """
 
     def decays(path, _):
-        return path_name(path).endswith(('/kernel', 'embedding/token')) and 'pooler' not in path_name(path)
+        return path_name(path).endswith(('/kernel', '/token')) and 'pooler' not in path_name(path)
 
     return jax.tree_util.tree_map_with_path(decays, params)
 

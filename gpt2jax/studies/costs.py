@@ -20,7 +20,8 @@ from gpt2jax.studies.matching import StepCost
 from gpt2jax.training.setup import Setup
 
 CONVENTIONS = {'flops': 'full map', 'causal_flops': 'causal half'}
-EMBEDDINGS = ('embedding/token', 'embedding/position', 'head/kernel')  # paths of such parameters, or their beginnings
+# Paths of such parameters, or their beginnings.
+EMBEDDINGS = ('embedding/token', 'embedding/tail', 'embedding/position', 'head/kernel', 'head/tail')
 COUNTED_BATCHES = 8  # in which predicted tokens are counted, of each objective of a run
 
 
