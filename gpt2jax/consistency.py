@@ -1,7 +1,10 @@
 """What values of a config must fit each other: `check_together`, a section at a time."""
 
+import itertools
+
 from ml_collections import ConfigDict
 
+from gpt2jax.compatibility import attends, check_architecture, check_memory
 from gpt2jax.config import flatten
 from gpt2jax.data import vocabulary_of
 from gpt2jax.data.corpora import CORPORA
@@ -15,9 +18,13 @@ from gpt2jax.sharding import AXES
 
 def check_together(config: ConfigDict) -> None:
     """Values that must fit each other; `config` is filled in."""
-    check_attention(config.model, config.data.length)
-    check_position(config.model)
+    check_architecture(config)
+    if attends(config.model):
+        check_attention(config.model, config.data.length)
+        check_position(config.model)
+        check_kernel(config)
     check_parametrization(config.model)
+    check_adaptive(config)
     check_vocabulary(config)
     training = config.training
     if training.batch_size % training.accumulation:
@@ -25,7 +32,8 @@ def check_together(config: ConfigDict) -> None:
             f'config.training.batch_size = {training.batch_size} is not a multiple of '
             f'config.training.accumulation = {training.accumulation}'
         )
-    check_kernel(config)
+    check_memory(config)
+    check_lengths(config)
     check_mesh(config)
     check_schedule(config)
     check_objective(config)
@@ -70,6 +78,30 @@ def check_kernel(config: ConfigDict) -> None:
         key, what = unable[0]
         value = flatten(config)[key]
         raise UserError(f'config.{key} = {value!r}: the {attention.kernel} kernel cannot {what}; {others}')
+
+
+def check_lengths(config: ConfigDict) -> None:
+    """What likelihoods are measured with must be lengths that the model can read."""
+    stride, context, model = config.evaluation.stride, config.evaluation.context, config.model
+    if context < stride:
+        raise UserError(
+            f'config.evaluation.context = {context}: each prediction of a stride of config.evaluation.stride = '
+            f'{stride} tokens reads those before it in the stride, so the context must be at least as long'
+        )
+    if model.position.kind == 'learned' and context > model.position.max_length:
+        raise UserError(
+            f'config.evaluation.context = {context} is beyond the position table, config.model.position.max_length = '
+            f'{model.position.max_length}'
+        )
+    if config.data.whole_documents and not stride == context == config.data.length:
+        raise UserError(
+            f'config.evaluation.stride = {stride} and config.evaluation.context = {context}: with '
+            f'config.data.whole_documents both are config.data.length = {config.data.length}'
+        )
+    if context % max(config.sharding.context, 1):
+        raise UserError(
+            f'config.sharding.context = {config.sharding.context} does not divide config.evaluation.context = {context}'
+        )
 
 
 def check_vocabulary(config: ConfigDict) -> None:
@@ -166,6 +198,38 @@ def check_parametrization(model: ConfigDict) -> None:
         )
 
 
+def check_adaptive(config: ConfigDict) -> None:
+    """Cutoffs must rise within the vocabulary, every cluster have a width, and nothing ask for plain logits."""
+    model, head = config.model, config.model.head
+    if not head.cutoffs:
+        return
+    given = f'config.model.head.cutoffs = {head.cutoffs!r}'
+    try:
+        cutoffs = [int(cutoff) for cutoff in head.cutoffs.split(',')]
+    except ValueError:
+        raise UserError(f"{given}: expected whole numbers, as in '2000,8000'") from None
+    bounds = [0, *cutoffs, model.vocab_size]
+    if any(end <= start for start, end in itertools.pairwise(bounds)):
+        raise UserError(f'{given}: they must rise, between 1 and config.model.vocab_size = {model.vocab_size}')
+    narrowest = model.embedding.width / head.divisor ** len(cutoffs)
+    if narrowest < 1:
+        raise UserError(
+            f'config.model.head.divisor = {head.divisor}: the last of {len(cutoffs) + 1} clusters would be narrower '
+            f'than 1, as config.model.embedding.width = {model.embedding.width}'
+        )
+    refused = {
+        'model.head.softcap': 'caps logits, of which there are several kinds',
+        'model.head.transform': 'gives the width of one table, and there are several',
+        'loss.z_loss': 'keeps a sum in bounds that is always 1',
+    }
+    values = flatten(config)
+    for key, what in refused.items():
+        if values[key] and not (key == 'model.head.transform' and head.divisor == 1):
+            raise UserError(f"config.{key} = {values[key]!r} {what}, under {given}: turn one of the two off")
+    if model.parametrization.kind == 'mup':
+        raise UserError(f"config.model.parametrization.kind = 'mup' has no rule for {given}: turn one of the two off")
+
+
 def check_corpus(data: ConfigDict) -> None:
     """The corpus must be known; whether its text is there is seen when it is prepared."""
     if data.corpus not in CORPORA and not data.corpus.startswith('tfds:'):
@@ -186,7 +250,7 @@ def check_mesh(config: ConfigDict) -> None:
     if length % context:
         raise UserError(f'config.sharding.context = {context} does not divide config.data.length = {length}')
     tensor, kv_heads = max(config.sharding.tensor, 1), config.model.attention.num_kv_heads
-    if kv_heads % tensor:
+    if attends(config.model) and kv_heads % tensor:
         raise UserError(
             f'config.sharding.tensor = {tensor} does not divide the heads of keys and values, '
             f'config.model.attention.num_kv_heads = {kv_heads}'

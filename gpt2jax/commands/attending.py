@@ -8,6 +8,7 @@ import numpy as np
 from rich.table import Table
 
 from gpt2jax.commands.runs import Opened, console, on_one_device, open_model
+from gpt2jax.errors import UserError
 from gpt2jax.generation.spelling import spell
 from gpt2jax.generation.text import context_of
 from gpt2jax.objectives.texts import text_example
@@ -31,6 +32,9 @@ def attention(path: str, text: str, out: str | None, which: str) -> tuple[Path, 
       The paths of the page and of the picture.
     """
     run = open_model(path, which)
+    if not hasattr(run.setup.model, 'attention_maps'):
+        architecture = run.setup.config.model.architecture
+        raise UserError(f'{path}: config.model.architecture = {architecture!r} has no attention maps to show')
     tokens, note = shortened(run, run.tokenizer.wrap(run.tokenizer.encode(text)))
     maps_NHLL = attention_maps(run.setup.model, on_one_device(run.params, run.setup), tokens, run.objective.reads)
     special = (run.tokenizer.end_of_text, run.tokenizer.mask, run.tokenizer.pad, run.tokenizer.sep)

@@ -99,6 +99,7 @@ class Reading:
             position=jnp.maximum(position_BP, 0),
             row=jnp.arange(len(tokens_BP)),
             visibility='permuted',  # padding on the left shifts the order against the index
+            answers=0 if self.kind == 'causal' else 1,  # all but the last token of a prompt are its prefix
         )
         hidden_BPD, carry = self.model.apply(params, example, carry)
         head_params, logits_fn = self.model.head(params)
@@ -123,7 +124,7 @@ class Generator:
         Args:
           model: init_carry, apply, head (gpt2jax.models).
           params: as the model keeps them.
-          context: the most tokens that the model may see at once.
+          context: the most tokens that the model may see at once; where it is `rolling`, that its slots can hold.
           sampling: how a token is drawn.
           tokenizer: of `Reading`.
           stop: whether <|endoftext|> ends a row; the rest of it is <|pad|>.
@@ -146,20 +147,23 @@ class Generator:
         """Yields [B, N] pieces of the continuations as they are drawn; ends early when every row has.
 
         A text that outgrows the context slides: the newest half of the context is read again as the beginning of a
-        new window, and what came before is forgotten. Row b draws from `seed` and b alone, so a text depends neither
-        on the other rows nor on the pieces.
+        new window, and what came before is forgotten. A rolling model never slides: it goes on with what it remembers.
+        Row b draws from `seed` and b alone, so a text depends neither on the other rows nor on the pieces.
 
         Args:
           prompts: ids of each row, at least one; of a longer one than the context the end is read.
         """
         texts = [[*prompt, *self._reading.question] for prompt in prompts]
         keys_B = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(len(texts)))
-        keep, drawn, done_B = self._context - 1, 0, jnp.zeros(len(texts), bool)
+        rolling, context = self._reading.model.rolling, self._context
+        keep, drawn, done_B = context - (not rolling), 0, jnp.zeros(len(texts), bool)
         while drawn < max_new_tokens and not np.all(done_B):
             window = [text[-keep:] for text in texts]
-            room = min(self._context - max(map(len, window)), max_new_tokens - drawn)
+            room = max_new_tokens - drawn
+            room = room if rolling else min(room, context - max(map(len, window)))
             prompt = self._reading.pad_left(window)
             slots = -(-(prompt[0].shape[1] + room) // 16) * 16  # every slot costs time; few sizes cost few compilations
+            slots = min(slots, context)
             state = self._begin(*prompt, done_B, jnp.int32(drawn), keys_B, self._params, slots=slots)
             pieces, left = [np.asarray(state.token)[:, None]], room - 1
             while True:
@@ -172,7 +176,7 @@ class Generator:
                 count = min(self._chunk, left)
                 tokens_BN, state = self._draw(state, keys_B, self._params, count=count)
                 pieces, left = [np.asarray(tokens_BN)], left - count
-            drawn, keep = drawn + room - left, max(1, self._context // 2)
+            drawn, keep = drawn + room - left, max(1, context // 2)
 
     def _read_prompt(self, tokens_BP, length_B, done_B, count, keys_B, params, slots: int) -> Decoding:
         """Fills a new cache with the prompts and draws the token after each."""

@@ -4,7 +4,6 @@ Axes: B batch, L length, D width, H hidden width, G = 4 H the gates, I inputs of
 """
 
 import dataclasses
-import functools
 from typing import ClassVar
 
 import jax
@@ -12,7 +11,7 @@ import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from gpt2jax.models.embedding import init_head, make_logits, padded_vocab
+from gpt2jax.models.embedding import init_head, padded_vocab, read_head
 from gpt2jax.models.linear import Linear, dropout_rows, product
 from gpt2jax.objectives import Example
 from gpt2jax.placement import ALONE, Placement
@@ -35,8 +34,8 @@ class Memory:
 class LSTM:
     """Pure functions over a tree of parameters; `config` is `config.model`, resolved; `placement` is where they run.
 
-    The tree: `embedding`, `blocks` (a tuple, one tree a layer), and `head` where it has parameters of its own. Positions,
-    attention, norms and feed-forwards have no part in it, and their keys are not read.
+    The tree: `embedding`, `blocks` (a tuple, one tree a layer), and `head` where it has parameters of its own. There
+    are no positions, attention, norms and feed-forwards, and their keys are not read.
     """
 
     config: object
@@ -101,8 +100,7 @@ class LSTM:
 
     def head(self, params):
         """(head_params, logits): `logits(head_params, hidden_ND)` is [N, V] in float32, -inf on padded ids."""
-        kernel = {'kernel': params['embedding']['token']} if self.config.head.tied else {}
-        return params.get('head', {}) | kernel, functools.partial(make_logits, self.config)
+        return read_head(self.config, params)
 
     def init_memory(self, batch_size: int) -> Memory:
         """Before the first row of training."""

@@ -1,0 +1,73 @@
+"""What each architecture can be asked for: the tables to add a new one to, and `check_architecture`."""
+
+from ml_collections import ConfigDict
+
+from gpt2jax.config import flatten
+from gpt2jax.errors import UserError
+from gpt2jax.objectives import phases
+
+# Objectives of the architectures that cannot serve every order, and why.
+OBJECTIVES_OF = {
+    'lstm': (('causal',), 'it reads from left to right alone'),
+}
+
+# Keys that an architecture cannot honour, with the values that leave them alone. Keys of parts that it does not have,
+# as attention in an LSTM, are not here: they are not read.
+REFUSED = {
+    'lstm': {
+        'model.head.cutoffs': ('', 'its embedding is one table'),
+        'model.parametrization.kind': ('standard', 'the rules for widths are those of a Transformer'),
+    },
+}
+
+
+def attends(model: ConfigDict) -> bool:
+    """Whether attention, positions and feed-forwards of `config.model` are read."""
+    return model.architecture != 'lstm'
+
+
+def check_architecture(config: ConfigDict) -> None:
+    """The objectives, the mesh and the other keys must be such that the architecture can serve them."""
+    architecture, values = config.model.architecture, flatten(config)
+    name = f'config.model.architecture = {architecture!r}'
+    kinds, why = OBJECTIVES_OF.get(architecture, ((), ''))
+    for step, kind in phases(config) if kinds else ():
+        if kind not in kinds:
+            key = 'objective.switch' if step else 'objective.kind'
+            raise UserError(
+                f'config.{key} = {values[key]!r}: {name} cannot serve {kind!r}, as {why}; it can: {", ".join(kinds)}'
+            )
+    for key, (harmless, because) in REFUSED.get(architecture, {}).items():
+        if values[key] != harmless:
+            raise UserError(f'config.{key} = {values[key]!r}: not with {name}, as {because}; set it to {harmless!r}')
+    if architecture != 'transformer' and config.sharding.context != 1:
+        raise UserError(
+            f'config.sharding.context = {config.sharding.context}: only the architecture transformer can cut the '
+            f'length of its rows, not {name}; set it to 1 and use data or fsdp'
+        )
+
+
+def check_memory(config: ConfigDict) -> None:
+    """A memory of earlier rows needs a model that has one, rows that go on, and an objective that reads forwards."""
+    model, data = config.model, config.data
+    if model.memory_length and model.architecture not in ('transformer_xl', 'xlnet'):
+        raise UserError(
+            f'config.model.memory_length = {model.memory_length}: only transformer_xl and xlnet have a memory of so '
+            f'many tokens, not config.model.architecture = {model.architecture!r}'
+        )
+    if data.order == 'contiguous' and data.whole_documents:
+        raise UserError(
+            "config.data.order = 'contiguous': with config.data.whole_documents no row goes on where another ended; "
+            "use 'shuffled'"
+        )
+    if model.memory_length and data.order == 'shuffled':
+        raise UserError(
+            f'config.model.memory_length = {model.memory_length}: rows remember the ones before them, which they '
+            'follow in the text only with config.data.order=contiguous'
+        )
+    for _, kind in phases(config):
+        if model.memory_length and kind not in ('causal', 'permutation'):
+            raise UserError(
+                f'config.objective.kind = {kind!r}: a model with a memory of earlier rows ({model.architecture}) '
+                'predicts what follows them; use causal, or permutation for xlnet'
+            )
