@@ -12,6 +12,8 @@ from gpt2jax.generation.infilling import Infiller
 from gpt2jax.generation.sampling import Sampling
 from gpt2jax.objectives import kind_at, make_objective
 
+UNBOUNDED = 1 << 30  # tokens
+
 METHODS = {  # how a text is drawn, and what is to be said of it
     'causal': '',
     'prefix': 'the prompt is read in both directions',
@@ -25,7 +27,7 @@ def sample_texts(
 ) -> list[dict]:
     """Draws `config.sampling.num_samples` continuations of a prompt at once and prints them.
 
-    The first is printed while it is drawn, the others after it. A text that outgrows the context slides, and says so.
+    The first is printed while it is drawn, the others after it. A text that outgrows the context says what happens.
 
     Args:
       prompt: '' begins a new document.
@@ -41,10 +43,9 @@ def sample_texts(
     if METHODS[method]:
         console.print(METHODS[method], style='dim')
     if method in ('causal', 'prefix') and len(ids) + settings.max_new_tokens > context:
-        note = (
-            f'longer than the context of {context} tokens: the newest {context // 2} are read again, the rest forgotten'
-        )
-        console.print(note, style='dim')
+        again = f'the newest {context // 2} are read again, the rest forgotten'
+        then = 'the oldest are forgotten one by one' if model.rolling else again
+        console.print(f'longer than the context of {context} tokens: {then}', style='dim')
     pieces, decoder = [], codecs.getincrementaldecoder('utf-8')('replace')
     heading(console, 1, settings.num_samples)
     write(console, prompt)
@@ -81,9 +82,10 @@ def make_generator(model, params, tokenizer, config, method: str):
     """What draws the continuations: it has `stream(prompts, max_new_tokens, seed)`."""
     settings, context = config.sampling, context_of(config)
     sampling = Sampling(settings.temperature, settings.top_k, settings.top_p)
+    objective = make_objective(config, kind_at(config, config.training.steps))
+    model = objective.asked(model)
     if method == 'infilling':
-        mask_offset = make_objective(config, kind_at(config, config.training.steps)).mask_offset
-        return Infiller(model, params, context, sampling, tokenizer, mask_offset)
+        return Infiller(model, params, context, sampling, tokenizer, objective.mask_offset)
     return Generator(model, params, context, sampling, tokenizer, settings.stop, reading=method)
 
 
@@ -94,7 +96,14 @@ def until_end(ids: np.ndarray, tokenizer, stop: bool) -> np.ndarray:
 
 
 def context_of(config) -> int:
-    """The most tokens a model may see at once: what its positions allow, or else the length it was trained on."""
+    """The most tokens a model may see at once: what its positions allow, or else the length it was trained on.
+
+    With a memory, the context that it is evaluated with; what an LSTM sees has no end.
+    """
+    if config.model.architecture == 'lstm':
+        return UNBOUNDED
+    if config.model.memory_length:
+        return config.evaluation.context
     return config.model.position.max_length if config.model.position.kind == 'learned' else config.data.length
 
 
