@@ -9,9 +9,9 @@ import contextlib
 import dataclasses
 import io
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,19 @@ from gpt2jax.errors import UserError
 SPLITS = ('train', 'validation', 'test')
 TOGETHER = 1 << 20  # bytes of text fetched together
 PERIOD = 20  # one part in twenty is for validation and one for test
+
+
+class Pair(NamedTuple):
+    """A document of two texts, of which the second answers the first: the stream holds source, <|sep|>, target."""
+
+    source: str
+    target: str
+
+
+def texts_of(documents: Iterable[str | Pair]) -> Iterator[str]:
+    """All texts of documents in order, a pair's source before its target."""
+    for document in documents:
+        yield from document if isinstance(document, Pair) else (document,)
 
 
 def split_of(number: int) -> str:
@@ -54,12 +67,19 @@ class Corpus:
       fingerprint: hexadecimal digest of the contents and of the code that cleans them.
       documents: a split's documents, streamed. Called once a split.
       origin: where the text comes from, for messages.
+      pairs: whether the documents are pairs.
     """
 
     name: str
     fingerprint: str
-    documents: Callable[[str], Iterator[str]]
+    documents: Callable[[str], Iterator[str] | Iterator[Pair]]
     origin: str
+    pairs: bool = False
+
+    @property
+    def keys(self) -> tuple[str, ...]:
+        """The features that a document is stored in."""
+        return Pair._fields if self.pairs else ('text',)
 
     def sources(self, directory: Path) -> dict[str, 'Documents']:
         """Builds the TFDS dataset under `directory`/corpora unless it is there, and opens its splits."""
@@ -73,7 +93,7 @@ class Corpus:
                 shutil.rmtree(leftover)
             with quiet():
                 builder.download_and_prepare()
-        return {split: Documents(builder.as_data_source(split), 'text') for split in SPLITS}
+        return {split: Documents(builder.as_data_source(split), *self.keys) for split in SPLITS}
 
 
 @contextlib.contextmanager
@@ -93,31 +113,36 @@ def quiet() -> Iterator[None]:
 
 
 class Documents(Sequence):
-    """A random-access view of one text feature of a TFDS data source: item i is a str.
+    """A random-access view of text features of a TFDS data source: item i is a str, or a Pair of two features.
 
     Args:
       source: a TFDS data source.
-      key: the name of the text feature.
+      keys: the name of the text feature, or of the two of a pair.
       indices: which of the source's records, all when None.
     """
 
-    def __init__(self, source: Any, key: str, indices: np.ndarray | None = None):
-        self.source, self.key = source, key
+    def __init__(self, source: Any, *keys: str, indices: np.ndarray | None = None):
+        self.source, self.keys = source, keys
         self.indices = np.arange(len(source)) if indices is None else indices
 
     def __len__(self) -> int:
         return len(self.indices)
 
-    def __getitem__(self, index: int) -> str:
-        return clean(self.source[int(self.indices[index])][self.key])
+    def __getitem__(self, index: int) -> str | Pair:
+        return self._document(self.source[int(self.indices[index])])
 
-    def __iter__(self) -> Iterator[str]:
+    def __iter__(self) -> Iterator[str | Pair]:
         start, count = 0, 1  # records are fetched together while they are small, one by one when large
         while start < len(self):
-            texts = [r[self.key] for r in self.source.__getitems__(self.indices[start : start + count].tolist())]
-            yield from map(clean, texts)
+            records = self.source.__getitems__(self.indices[start : start + count].tolist())
+            yield from map(self._document, records)
             start += count
-            count = min(2 * count, 256) if sum(map(len, texts)) < TOGETHER else max(1, count // 2)
+            size = sum(len(record[key]) for record in records for key in self.keys)
+            count = min(2 * count, 256) if size < TOGETHER else max(1, count // 2)
+
+    def _document(self, record: dict) -> str | Pair:
+        texts = [clean(record[key]) for key in self.keys]
+        return texts[0] if len(texts) == 1 else Pair(*texts)
 
 
 def clean(text: str | bytes) -> str:
@@ -154,15 +179,16 @@ def _builder(corpus: Corpus, folder: Path) -> Any:
         VERSION = tfds.core.Version('1.0.0')
 
         def _info(self) -> Any:
-            features = tfds.features.FeaturesDict({'text': tfds.features.Text()})
+            features = tfds.features.FeaturesDict({key: tfds.features.Text() for key in corpus.keys})
             return tfds.core.DatasetInfo(builder=self, description=corpus.origin, features=features)
 
         def _split_generators(self, dl_manager: Any) -> dict[str, Any]:
             return {split: self._generate_examples(split) for split in SPLITS}
 
         def _generate_examples(self, split: str) -> Iterator[tuple[int, dict[str, str]]]:
-            for i, text in enumerate(corpus.documents(split)):
-                yield i, {'text': text}
+            for i, document in enumerate(corpus.documents(split)):
+                texts = document if corpus.pairs else (document,)
+                yield i, dict(zip(corpus.keys, texts, strict=True))
 
     config = tfds.core.BuilderConfig(name=f'{corpus.name}-{corpus.fingerprint[:16]}')
     return Gpt2jax(data_dir=folder, config=config, file_format='array_record')

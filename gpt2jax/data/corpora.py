@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from gpt2jax.data import gutenberg, shakespeare, text, tfds_text
+from gpt2jax.data import cmudict, gutenberg, pairs, shakespeare, text, tfds_text
 from gpt2jax.data.builder import Corpus
 from gpt2jax.data.tfds_text import TfdsCorpus
 from gpt2jax.errors import UserError
@@ -14,7 +14,7 @@ def make_corpus(name: str, path: str, text_key: str, directory: Path) -> Corpus 
     Args:
       name: one of `CORPORA`, or `tfds:NAME`.
       path: where the user's text is; unused by the corpora that packages ship.
-      text_key: the key or feature with the text, for `text` (.jsonl) and `tfds:NAME`.
+      text_key: the key or feature with the text, for `text` (.jsonl) and `tfds:NAME`; of pairs both, 'source,target'.
       directory: the data directory.
 
     Raises:
@@ -28,7 +28,9 @@ def make_corpus(name: str, path: str, text_key: str, directory: Path) -> Corpus 
 
 
 CORPORA = {
+    'cmudict': cmudict.corpus,
     'gutenberg': gutenberg.corpus,
+    'pairs': pairs.corpus,
     'shakespeare': shakespeare.corpus,
     'text': text.corpus,
 }

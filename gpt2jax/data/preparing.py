@@ -10,7 +10,7 @@ from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
 from gpt2jax.data import tokenizers, tokens
-from gpt2jax.data.builder import SPLITS, Corpus, Documents
+from gpt2jax.data.builder import SPLITS, Corpus, Documents, texts_of
 from gpt2jax.data.corpora import make_corpus
 from gpt2jax.data.files import digest_bytes, locked, make_folder
 from gpt2jax.data.tfds_text import TfdsCorpus
@@ -48,10 +48,10 @@ def prepare(
     several processes one prepares and the others wait.
 
     Args:
-      corpus: shakespeare, gutenberg, text or tfds:NAME.
-      path: the user's file or folder for text, the TFDS folder for tfds:NAME, else unused.
-      text_key: the key or feature that holds the text, for text (.jsonl) and tfds:NAME.
-      tokenizer: gpt2, bytes, bpe:N or file:FOLDER.
+      corpus: one of gpt2jax.data.corpora.CORPORA, or tfds:NAME.
+      path: the user's file or folder for text and pairs, the TFDS folder for tfds:NAME, else unused.
+      text_key: the key or feature that holds the text, for text (.jsonl) and tfds:NAME; of pairs both, 'source,target'.
+      tokenizer: gpt2, bytes, bpe:N, symbols:N or file:FOLDER.
       directory: the data directory.
       announce: told in a line or two what is done and where.
 
@@ -93,7 +93,7 @@ def _build(corpus: Corpus | TfdsCorpus, name: str, directory: Path) -> Prepared:
         sources = corpus.sources(directory)
         tokenizer = _find_tokenizer(corpus, name, directory, lambda message: None)
         if tokenizer is None:
-            tokenizer = make_tokenizer(name, sources['train'])
+            tokenizer = make_tokenizer(name, texts_of(sources['train']))
             tokenizer.save(make_folder(_tokenizer_folder(corpus, name, directory)))
         key, folder = _place(corpus, tokenizer, directory)
         _write(corpus, tokenizer, sources, key, folder)
@@ -135,7 +135,7 @@ def _write(
 
 def _find_tokenizer(corpus: Corpus | TfdsCorpus, name: str, directory: Path, announce: Announce) -> Tokenizer | None:
     """The tokenizer, unless it is still to be trained."""
-    if not name.startswith('bpe:'):
+    if not name.startswith(tokenizers.TRAINED):
         return make_tokenizer(name)
     folder = _tokenizer_folder(corpus, name, directory)
     if not (folder / tokenizers.FILE).exists():
@@ -163,4 +163,5 @@ def _describe(corpus: Corpus | TfdsCorpus, tokenizer: Tokenizer, splits: dict[st
         for name, split in splits.items()
     )
     vocabulary = f'{tokenizer.name} ({tokenizer.vocab_size:,} ids)'
-    return f'Data: {corpus.name}, tokenizer {vocabulary}, in {folder}: {sizes}.'
+    about = f' ({corpus.origin})' if corpus.pairs else ''
+    return f'Data: {corpus.name}{about}, tokenizer {vocabulary}, in {folder}: {sizes}.'

@@ -40,9 +40,9 @@ def corpus(path: str, text_key: str) -> Corpus:
         that is no JSON object with a string under `text_key`.
     """
     root = Path(path).expanduser()
-    files = _files(root, path)
+    files = find_files(root, path, 'text', SUFFIXES)
     names = [str(file.relative_to(root)) if root.is_dir() else file.name for file in files]
-    digests = [_readable(digest_file, file) for file in files]
+    digests = [readable(digest_file, file) for file in files]
     parts = [part for pair in zip(names, digests, strict=True) for part in pair]
 
     @functools.cache
@@ -63,22 +63,34 @@ def corpus(path: str, text_key: str) -> Corpus:
     return Corpus('text', digest_bytes(VERSION, text_key, *parts), documents, str(root))
 
 
-def _files(root: Path, path: str) -> list[Path]:
+def find_files(root: Path, path: str, corpus: str, suffixes: tuple[str, ...]) -> list[Path]:
+    """The file that the user named, or all those in the folder, in the order of their names.
+
+    Args:
+      root: `path`, expanded.
+      corpus: the corpus that needs the files, for messages.
+      suffixes: what their names may end in.
+
+    Raises:
+      UserError: no such file.
+    """
     if not path:
-        raise UserError("config.data.path is empty: the corpus 'text' needs a .txt or .jsonl file, or a folder of them")
+        kinds = ' or '.join(suffixes[:2])
+        raise UserError(f'config.data.path is empty: the corpus {corpus!r} needs a {kinds} file, or a folder of them')
     if root.is_file():
-        if not root.name.endswith(SUFFIXES):
-            raise UserError(f'config.data.path = {path!r}: the name must end in one of {", ".join(SUFFIXES)}')
+        if not root.name.endswith(suffixes):
+            raise UserError(f'config.data.path = {path!r}: the name must end in one of {", ".join(suffixes)}')
         return [root]
     if not root.is_dir():
         raise UserError(f'config.data.path = {path!r}: no such file or folder')
-    files = sorted(file for file in root.rglob('*') if file.name.endswith(SUFFIXES) and file.is_file())
+    files = sorted(file for file in root.rglob('*') if file.name.endswith(suffixes) and file.is_file())
     if not files:
-        raise UserError(f'config.data.path = {path!r}: the folder has no file that ends in {", ".join(SUFFIXES)}')
+        raise UserError(f'config.data.path = {path!r}: the folder has no file that ends in {", ".join(suffixes)}')
     return files
 
 
-def _readable(function, file: Path):
+def readable(function, file: Path):
+    """`function(file)`; an error of reading becomes words for the user."""
     try:
         return function(file)
     except OSError as error:
@@ -130,6 +142,16 @@ def _pieces(file: Path) -> Iterator[str]:
 
 
 def _jsonl(file: Path, text_key: str) -> Iterator[str]:
+    for number, line in lines_of(file):
+        yield text_of(line, file, number, text_key)
+
+
+def lines_of(file: Path) -> Iterator[tuple[int, str]]:
+    """The lines of a file that are not blank, with their numbers from 1.
+
+    Raises:
+      UserError: a file that is damaged, or an endless line.
+    """
     with _whole(file), _open(file) as stream:
         for number in itertools.count(1):
             line = stream.readline(LONGEST_LINE + 1)
@@ -138,10 +160,11 @@ def _jsonl(file: Path, text_key: str) -> Iterator[str]:
             if len(line) > LONGEST_LINE:
                 raise UserError(f'{file}, line {number}: longer than {LONGEST_LINE} characters; split the document')
             if line.strip():
-                yield _text_of(line, file, number, text_key)
+                yield number, line
 
 
-def _text_of(line: str, file: Path, number: int, text_key: str) -> str:
+def text_of(line: str, file: Path, number: int, text_key: str) -> str:
+    """The text under a key of a line of .jsonl. Raises UserError where there is none."""
     where = f'{file}, line {number}'
     try:
         record = json.loads(line)

@@ -1,4 +1,8 @@
-"""`tfds:NAME`: a text feature of any TFDS dataset, prepared or downloadable, without TensorFlow."""
+"""`tfds:NAME`: text of any TFDS dataset, prepared or downloadable, without TensorFlow.
+
+Documents are those of one feature, data.text_key = 'text', or pairs of two, as the two languages of a translation set:
+data.text_key = 'de,en' is German to English.
+"""
 
 import dataclasses
 import hashlib
@@ -23,7 +27,12 @@ class TfdsCorpus:
     fingerprint: str
     origin: str
     builder: Any
-    text_key: str
+    keys: tuple[str, ...]
+
+    @property
+    def pairs(self) -> bool:
+        """Whether the documents are pairs."""
+        return len(self.keys) == 2
 
     def sources(self, directory: Path) -> dict[str, Documents]:
         """Opens the splits; those missing are carved from train, by a hash of the record's number."""
@@ -33,12 +42,12 @@ class TfdsCorpus:
         missing = [split for split in SPLITS if split not in opened]
         dealt = np.array([_deal(i) if missing else 'train' for i in numbers], dtype='U10')
         kept = ~np.isin(dealt, missing)
-        documents = {'train': Documents(opened['train'], self.text_key, numbers[kept])}
+        documents = {'train': Documents(opened['train'], *self.keys, indices=numbers[kept])}
         for split in SPLITS[1:]:
             if split in opened:
-                documents[split] = Documents(opened[split], self.text_key)
+                documents[split] = Documents(opened[split], *self.keys)
             else:
-                documents[split] = Documents(opened['train'], self.text_key, numbers[dealt == split])
+                documents[split] = Documents(opened['train'], *self.keys, indices=numbers[dealt == split])
         require_all({split for split, source in documents.items() if len(source)}, self.name, self.origin)
         return documents
 
@@ -49,12 +58,12 @@ def corpus(name: str, path: str, text_key: str, directory: Path) -> TfdsCorpus:
     Args:
       name: what TFDS calls it: `name`, `name/config` or `name/config:version`.
       path: the TFDS data folder that holds it; '' looks in `directory`/corpora and TFDS's own folder.
-      text_key: the feature that holds the text.
+      text_key: the feature that holds the text, or the two of a pair with a comma between, the source first.
       directory: the data directory, where a dataset that is nowhere is prepared.
 
     Raises:
       UserError: unknown dataset, not prepared and not downloadable, stored in a format without random access,
-        no train split, or no such text feature.
+        no train split, or no such text features.
     """
     import tensorflow_datasets as tfds
 
@@ -65,17 +74,19 @@ def corpus(name: str, path: str, text_key: str, directory: Path) -> TfdsCorpus:
         raise UserError(f'config.data.corpus = tfds:{name}: no split named train (its splits: {found})')
     features = builder.info.features
     texts = sorted(key for key, feature in features.items() if isinstance(feature, tfds.features.Text))
-    if text_key not in texts:
+    keys = tuple(text_key.split(','))
+    if len(keys) > 2 or set(keys) - set(texts):
+        pair = f"; two of them are a pair: '{texts[0]},{texts[1]}'" if len(texts) > 1 else ''
         raise UserError(
             f'config.data.text_key = {text_key!r}: tfds:{name} has no such text feature; '
-            f'text features: {", ".join(texts) or "none"}; all features: {", ".join(sorted(features))}'
+            f'text features: {", ".join(texts) or "none"}; all features: {", ".join(sorted(features))}{pair}'
         )
     home = Path(builder.data_dir)
     files = [file for file in sorted(home.iterdir()) if file.is_file()]
     contents = [part for file in files for part in (file.name, digest_sampled(file))]
     slug = 'tfds_' + ''.join(c if c.isalnum() else '_' for c in name)
     fingerprint = digest_bytes(VERSION, name, text_key, *contents)
-    return TfdsCorpus(slug, fingerprint, str(home), builder, text_key)
+    return TfdsCorpus(slug, fingerprint, str(home), builder, keys)
 
 
 def _find(name: str, folders: list[Path]) -> Any:

@@ -1,8 +1,8 @@
 """Tokenizers: text to ids and back, exactly, for any string.
 
-All three kinds are the same thing, byte-pair encoding over GPT-2's pre-tokens (Radford et al. 2019, section
-2.2), and differ in their list of tokens: GPT-2's own, one trained on the corpus, or the 256 bytes with no
-merge at all.
+All three kinds of Tokenizer are the same thing, byte-pair encoding over GPT-2's pre-tokens (Radford et al.
+2019, section 2.2), and differ in their list of tokens: GPT-2's own, one trained on the corpus, or the 256
+bytes with no merge at all. Beside them stand those of other files: gpt2jax.data.symbols and gpt2jax.data.hf_tokenizer.
 """
 
 import functools
@@ -17,7 +17,7 @@ import numpy as np
 import tiktoken
 from tiktoken_ext.openai_public import r50k_pat_str
 
-from gpt2jax.data import bpe, gpt2_merges, hf_tokenizer
+from gpt2jax.data import bpe, gpt2_merges, hf_tokenizer, symbols
 from gpt2jax.data.cutting import cut_surrogates, pieces
 from gpt2jax.data.files import digest_bytes
 from gpt2jax.errors import UserError
@@ -30,6 +30,7 @@ LARGEST_FILE = 64 << 20
 LARGEST_VOCABULARY = 1 << 20
 GPT2_TOKENS = 50256  # its 50257th is <|endoftext|>
 TEXT_FILES = ('.json', '.txt')
+TRAINED = ('bpe:', 'symbols:')  # on the training split
 
 
 @dataclass(frozen=True)
@@ -144,7 +145,7 @@ class Tokenizer:
         """Reads what `save` wrote, or a Hugging Face folder's tokenizer.
 
         Returns:
-          A Tokenizer; where the file does something else, a HuggingFaceTokenizer.
+          A Tokenizer or a SymbolTokenizer; where the file does something else, a HuggingFaceTokenizer.
 
         Raises:
           UserError: no such file, or not what `save` or Hugging Face wrote.
@@ -183,8 +184,8 @@ def make_tokenizer(name: str, documents: Iterable[str] | None = None) -> Tokeniz
     """Makes the tokenizer of that name.
 
     Args:
-      name: gpt2, bytes, bpe:N or file:FOLDER.
-      documents: the training split; bpe:N learns its merges from them.
+      name: gpt2, bytes, bpe:N, symbols:N or file:FOLDER.
+      documents: the texts of the training split; bpe:N learns its merges from them, symbols:N its units.
 
     Raises:
       UserError: unknown name, an impossible N, or GPT-2's merges missing or altered.
@@ -197,8 +198,10 @@ def make_tokenizer(name: str, documents: Iterable[str] | None = None) -> Tokeniz
     if name == 'gpt2':
         return Tokenizer(name, gpt2_merges.read(), GPT2_TOKENS)
     if documents is None:
-        raise ValueError(f'{name} learns its merges from documents')
-    size = int(name.removeprefix('bpe:'))
+        raise ValueError(f'{name} is learnt from documents')
+    size = int(name.partition(':')[2])
+    if name.startswith('symbols:'):
+        return symbols.SymbolTokenizer(name, symbols.train(documents, size), size)
     return Tokenizer(name, bpe.train(documents, size), size)
 
 
@@ -226,14 +229,15 @@ def vocabulary_of(name: str) -> Vocabulary:
 def _ordinary_ids(name: str) -> int:
     if name in ('gpt2', 'bytes'):
         return GPT2_TOKENS if name == 'gpt2' else 256
-    match = re.fullmatch(r'bpe:([0-9]{1,9})', name)
+    match = re.fullmatch(r'(bpe|symbols):([0-9]{1,9})', name)
     if match is None:
         raise UserError(
-            f'config.data.tokenizer = {name!r}: unknown; one of: gpt2, bytes, bpe:N (bpe:4096), file:FOLDER'
+            f'config.data.tokenizer = {name!r}: unknown; one of: gpt2, bytes, bpe:N (bpe:4096), '
+            'symbols:N (symbols:80), file:FOLDER'
         )
-    size = int(match[1])
-    if not 256 <= size <= LARGEST_VOCABULARY:
-        raise UserError(f'config.data.tokenizer = {name!r}: N must lie in 256..{LARGEST_VOCABULARY}')
+    size, least = int(match[2]), {'bpe': 256, 'symbols': symbols.FEWEST}[match[1]]
+    if not least <= size <= LARGEST_VOCABULARY:
+        raise UserError(f'config.data.tokenizer = {name!r}: N must lie in {least}..{LARGEST_VOCABULARY}')
     return size
 
 
@@ -282,6 +286,8 @@ def _load(path: Path) -> Tokenizer:
         if path.stat().st_size > LARGEST_FILE:
             raise UserError(f'{path}: larger than any tokenizer ({LARGEST_FILE} bytes); not read')
         value = json.loads(path.read_text('utf-8'))
+        if value['format'] == symbols.FORMAT:
+            return _checked(symbols.from_json(value), value, path)
         tokens = [token.encode('latin-1') for token in value['tokens']]
         name, size = value['name'], value['size']
         whole = value['format'] == FORMAT and len(tokens) <= size and size + len(SPECIAL) == vocab_size_of(name)
@@ -290,6 +296,10 @@ def _load(path: Path) -> Tokenizer:
         raise UserError(f'{path}: the tokenizer cannot be read ({error.strerror})') from error
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
         raise UserError(f'{path}: damaged, not a tokenizer ({type(error).__name__}: {error})') from error
+    return _checked(tokenizer, value, path)
+
+
+def _checked(tokenizer, value: dict, path: Path):
     if tokenizer is None or tokenizer.fingerprint != value['fingerprint']:
         raise UserError(f'{path}: damaged, its contents do not match its fingerprint')
     return tokenizer

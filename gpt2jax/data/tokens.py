@@ -3,7 +3,8 @@
     <|endoftext|> d1 d2 ... <|endoftext|> d1 d2 ... <|endoftext|>
 
 Every document begins with <|endoftext|> and one more closes the stream, so each token of a document is
-predicted from a context that begins with its document, and so is its end.
+predicted from a context that begins with its document, and so is its end. A pair is one document: the ids of its
+source, <|sep|>, the ids of its target; no text is encoded to <|sep|>, so its first one is where the target begins.
 """
 
 import dataclasses
@@ -14,6 +15,7 @@ from pathlib import Path
 
 import numpy as np
 
+from gpt2jax.data.builder import Pair, texts_of
 from gpt2jax.data.files import digest_sampled
 from gpt2jax.data.tokenizers import Tokenizer
 from gpt2jax.files import write_json
@@ -59,14 +61,14 @@ class Tokens:
 
 
 def write_split(
-    folder: Path, split: str, documents: Sequence[str], tokenizer: Tokenizer, advance: Callable[[int], None]
+    folder: Path, split: str, documents: Sequence[str | Pair], tokenizer: Tokenizer, advance: Callable[[int], None]
 ) -> dict:
     """Tokenizes a split on all cores into two files of `folder`; returns its entry for `write_meta`.
 
     Args:
       folder: where to write; nothing there counts until `write_meta` is done.
       split: names the files.
-      documents: the texts.
+      documents: the texts, or pairs of them.
       tokenizer: gives the ids and the special token.
       advance: told the number of documents done, after each batch.
     """
@@ -75,14 +77,14 @@ def write_split(
     offsets, position, num_bytes = [0], 0, 0
     threads = len(os.sched_getaffinity(0)) if hasattr(os, 'sched_getaffinity') else os.cpu_count() or 1
     with _stream_file(folder, split).open('wb') as file:
-        for texts in _batches(documents):
-            for ids in tokenizer.encode_batch(texts, threads):
+        for batch in _batches(documents):
+            for ids in _encode(batch, tokenizer, threads):
                 file.write(end)
                 file.write(ids.astype(dtype))
                 position += 1 + len(ids)
                 offsets.append(position)
                 num_bytes += int(tokenizer.byte_lengths[ids].sum())
-            advance(len(texts))
+            advance(len(batch))
         file.write(end)
         file.flush()
         os.fsync(file.fileno())
@@ -134,17 +136,24 @@ def _open_split(folder: Path, split: str, entry: dict) -> Tokens:
     return Tokens(tokens, offsets, entry['bytes'])
 
 
-def _batches(documents: Sequence[str]) -> Iterator[list[str]]:
-    texts: list[str] = []
+def _batches(documents: Sequence[str | Pair]) -> Iterator[list[str | Pair]]:
+    batch: list[str | Pair] = []
     size = 0
-    for text in documents:
-        texts.append(text)
-        size += len(text)
+    for document in documents:
+        batch.append(document)
+        size += sum(map(len, texts_of([document])))
         if size >= BATCH:
-            yield texts
-            texts, size = [], 0
-    if texts:
-        yield texts
+            yield batch
+            batch, size = [], 0
+    if batch:
+        yield batch
+
+
+def _encode(documents: list[str | Pair], tokenizer: Tokenizer, threads: int) -> Iterator[np.ndarray]:
+    """The ids of each document."""
+    ids, sep = iter(tokenizer.encode_batch(list(texts_of(documents)), threads)), np.array([tokenizer.sep], np.int32)
+    for document in documents:
+        yield np.concatenate([next(ids), sep, next(ids)]) if isinstance(document, Pair) else next(ids)
 
 
 def _stream_file(folder: Path, split: str) -> Path:
