@@ -29,7 +29,7 @@ class Cache:
     Attributes:
       layers: keys and values, a tuple over the layers.
       order, segment: [B, M] of the tokens in the slots; empty slots have segment -1, which nobody sees.
-      filled: how many slots are in use, the same for all rows.
+      filled: how many tokens were written, the same for all rows. Beyond the last slot the first is written again.
     """
 
     layers: tuple[LayerCache, ...]
@@ -87,11 +87,10 @@ class Transformer:
         x_BLD, context, carry = self._begin(params, example, carry)
         x_BLD = self.placement.rows(x_BLD)
         x_BLD = dropout_rows(x_BLD, config.dropout, embed_key, example.row, self.placement)
-        caches = None if carry is None else carry.layers
-        x_BLD, caches, _ = run_blocks(config, params['blocks'], x_BLD, context, caches=caches, key=block_key)
+        x_BLD, carry = self._run(params, x_BLD, context, carry, block_key)
         if config.norm.placement != 'post':
             x_BLD = make_norm(config.norm).apply({'params': params['norm_final']}, x_BLD)
-        return x_BLD, None if carry is None else carry.replace(layers=caches)
+        return x_BLD, carry
 
     def attention_maps(self, params, example: Example) -> list[Array]:
         """The attention weights of every layer, [B, H, L, L] each, without dropout."""
@@ -107,16 +106,33 @@ class Transformer:
 
     def _begin(self, params, example: Example, carry: Cache | None):
         """Embeddings, what all layers are told, and the cache with this call's places taken."""
-        config, L = self.config, example.inputs.shape[1]
-        whole, slot, start = self.placement.whole_length, None, self.placement.start(L)
-        order_BM, segment_BM = whole(example.order), whole(example.segment)
-        if carry is not None:
-            slot = start = carry.filled
-            order_BM = jax.lax.dynamic_update_slice(carry.order, example.order, (0, slot))
-            segment_BM = jax.lax.dynamic_update_slice(carry.segment, example.segment, (0, slot))
-            carry = Cache(carry.layers, order_BM, segment_BM, slot + L)
+        L, visibility, window = example.inputs.shape[1], example.visibility, self.config.attention.window
+        if carry is None:
+            whole, start = self.placement.whole_length, self.placement.start(L)
+            order_BM, segment_BM = whole(example.order), whole(example.segment)
+            mask_BLM = visible(example.order, order_BM, example.segment, segment_BM)
+            parts = example.order, example.segment, segment_BM, start
+            sight = Sight(mask_BLM, *parts, visibility=visibility, window=window)
+            return *self._tell(params, example, sight, distances(L, order_BM.shape[1], start)), None
+        slots = carry.order.shape[1]
+        slot = carry.filled % slots
+        order_BM = jax.lax.dynamic_update_slice(carry.order, example.order, (0, slot))
+        segment_BM = jax.lax.dynamic_update_slice(carry.segment, example.segment, (0, slot))
+        carry = Cache(carry.layers, order_BM, segment_BM, carry.filled + L)
         mask_BLM = visible(example.order, order_BM, example.segment, segment_BM)
-        distance_LM = distances(L, order_BM.shape[1], start)
+        place_M = carry.filled - 1 - (carry.filled - 1 - jnp.arange(slots)) % slots  # of the newest token in each slot
+        distance_LM = place_M - (carry.filled - L + jnp.arange(L))[:, None]
+        sight = Sight(mask_BLM, visibility=visibility, window=window)
+        return *self._tell(params, example, sight, distance_LM, slot=slot), carry
+
+    def _tell(self, params, example: Example, sight: Sight, distance_LM: Array, memory: int = 0, slot=None):
+        """Embeddings, and what all layers are told.
+
+        Args:
+          distance_LM: of the keys (gpt2jax.models.masks), of which the first `memory` stand before the row.
+          slot: of the cache, where keys are in no order; None without one.
+        """
+        config, L = self.config, example.inputs.shape[1]
         x_BLD, rotation, bias = Embedding(config).apply(
             {'params': params['embedding']}, example.inputs, example.token_type, example.position, distance_LM
         )
@@ -124,17 +140,20 @@ class Transformer:
         relative = None
         if is_relative(config):
             causal = example.visibility == 'causal'
-            relative = between(config, L, 0, causal) if slot is None else by_pair(config, distance_LM)
-        parts = (example.order, example.segment, segment_BM, start) if carry is None else ()
-        sight = Sight(mask_BLM, *parts, visibility=example.visibility, window=config.attention.window)
-        context = Context(sight, example.row, slot, near_LM, rotation, bias, relative, placement=self.placement)
-        return x_BLD, context, carry
+            relative = between(config, L, memory, causal) if slot is None else by_pair(config, distance_LM)
+        return x_BLD, Context(sight, example.row, slot, near_LM, rotation, bias, relative, placement=self.placement)
+
+    def _run(self, params, x, context: Context, carry, key: Array | None, **options):
+        """x through all layers, and the carry with what these leave behind; `options` are of `run_blocks`."""
+        caches = None if carry is None else carry.layers
+        x, caches, _ = run_blocks(self.config, params['blocks'], x, context, caches=caches, key=key, **options)
+        return x, None if carry is None else carry.replace(layers=caches)
 
     def init_memory(self, batch_size: int) -> None:
         """No row remembers the one before it."""
 
     def init_carry(self, batch_size: int, slots: int) -> Cache:
-        """An empty cache for `slots` tokens a row."""
+        """An empty cache for the newest `slots` tokens a row. Tokens of one call must not go beyond the last slot."""
         config = self.config
         shape = (batch_size, config.attention.num_kv_heads, slots, config.width // config.attention.num_heads)
         layers = tuple(
