@@ -119,6 +119,7 @@ def random_batch(seed, length, batch, vocab, **_):
         'tokens': np.random.default_rng(seed).integers(0, vocab, (batch, length + 1), dtype=np.int32),
         'segment': np.ones((batch, length + 1), np.int32),
         'begins': np.ones((batch, length + 1), bool),
+        'continues': np.zeros(batch, bool),
         'row': np.arange(batch, dtype=np.int32),
     }
 

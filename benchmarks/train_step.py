@@ -74,6 +74,7 @@ def make_gpt2jax(layers, width, heads, length, batch, vocab):
             'tokens': random.integers(0, vocab, (batch, length + 1), dtype=np.int32),
             'segment': np.ones((batch, length + 1), np.int32),
             'begins': np.ones((batch, length + 1), bool),
+            'continues': np.zeros(batch, bool),
             'row': np.arange(batch, dtype=np.int32),
         }
         for _ in range(16)

@@ -149,6 +149,18 @@ def check_objective(config: ConfigDict) -> None:
     for _, kind in phases(config):
         if kind not in OBJECTIVES:
             raise unknown('objective.switch', kind, OBJECTIVES)
+        if OBJECTIVES[kind].pairs:
+            check_pairs(config, kind)
+
+
+def check_pairs(config: ConfigDict, kind: str) -> None:
+    """A pair that is cut has no source or no target, and one that sees its neighbours has their targets as well."""
+    if not config.data.whole_documents:
+        raise UserError(
+            f'config.objective.kind = {kind!r} needs rows that cut no pair: set config.data.whole_documents=true'
+        )
+    if config.data.cross_documents:
+        raise UserError(f'config.objective.kind = {kind!r} keeps pairs apart: set config.data.cross_documents=false')
 
 
 def check_schedule(config: ConfigDict) -> None:
@@ -158,6 +170,11 @@ def check_schedule(config: ConfigDict) -> None:
         raise UserError(
             f'config.optimizer.warmup_steps = {optimizer.warmup_steps} leaves nothing of '
             f'config.training.steps = {steps}'
+        )
+    if optimizer.schedule == 'inverse_sqrt' and not optimizer.warmup_steps:
+        raise UserError(
+            "config.optimizer.warmup_steps = 0: the schedule 'inverse_sqrt' falls from the end of its warmup, which "
+            'needs at least 1 step (4,000 in Vaswani et al. 2017)'
         )
     left = steps - optimizer.warmup_steps
     if optimizer.schedule == 'wsd' and optimizer.decay_steps > left:
@@ -234,8 +251,10 @@ def check_corpus(data: ConfigDict) -> None:
     """The corpus must be known; whether its text is there is seen when it is prepared."""
     if data.corpus not in CORPORA and not data.corpus.startswith('tfds:'):
         raise unknown('data.corpus', data.corpus, [*CORPORA, 'tfds:NAME'])
-    if data.corpus == 'text' and not data.path:
-        raise UserError("config.data.path = '': corpus 'text' needs a file or a folder, --config.data.path=PATH")
+    if data.corpus in ('text', 'pairs') and not data.path:
+        raise UserError(
+            f"config.data.path = '': corpus {data.corpus!r} needs a file or a folder, --config.data.path=PATH"
+        )
 
 
 def check_mesh(config: ConfigDict) -> None:

@@ -20,7 +20,7 @@ def print_description(config, defaults, console: Console) -> None:
     """Prints the config, its parameters by module, and what a step costs. Nothing is allocated or compiled."""
     model, objective = make_model(config.model), make_objective(config)
     optimizer = make_optimizer(config)
-    state = jax.eval_shape(make_init(model, optimizer, config.seed))
+    state = jax.eval_shape(make_init(model, optimizer, config.seed, config.training.batch_size))
     check_groups(config.optimizer.groups, state.params)
     console.print(config_table(config, defaults))
     console.print(parameter_table(state.params))
@@ -56,7 +56,7 @@ def cost_table(config, model, objective, state) -> Table:
     costs = phase_flops(config)
     whole, whole_half = (sum(cost[0] * cost[index] for cost in costs.values()) for index in (1, 2))
     tokens = batch * length
-    parameters, optimizer = (tree_bytes(tree) for tree in (state.params, state.opt_state))
+    parameters, optimizer, carry = (tree_bytes(tree) for tree in (state.params, state.opt_state, state.carry))
     activations = activation_bytes(config, model, objective, state.params)
     rows = [
         ('tokens a step', f'{tokens:,}', f'{batch} rows of {length}, in {config.training.accumulation} microbatch(es)'),
@@ -78,10 +78,11 @@ def cost_table(config, model, objective, state) -> Table:
         ('parameters', describe_bytes(parameters), 'float32'),
         ('gradients', describe_bytes(parameters), 'float32'),
         ('optimizer state', describe_bytes(optimizer), config.optimizer.kind),
+        *([('memory of rows before', describe_bytes(carry), 'carried from step to step')] if carry else []),
         ('activations', describe_bytes(activations), 'kept for the backward pass of a microbatch'),
         (
             'memory, all devices',
-            describe_bytes(2 * parameters + optimizer + activations),
+            describe_bytes(2 * parameters + optimizer + carry + activations),
             'an estimate: their sum',
         ),
         (
@@ -121,7 +122,8 @@ def activation_bytes(config, model, objective, params) -> int:
 
     def residuals(params, batch):
         loss = make_loss(model, objective, config.loss)
-        return jax.vjp(lambda params: loss(params, batch, jax.random.key(0), 1.0)[0], params)[1]
+        memory = model.init_memory(rows)
+        return jax.vjp(lambda params: loss(params, batch, memory, jax.random.key(0), 1.0)[0], params)[1]
 
     saved = jax.eval_shape(residuals, params, batch)
     return max(0, tree_bytes(saved) - tree_bytes(params))

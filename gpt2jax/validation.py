@@ -18,6 +18,7 @@ from gpt2jax.optimizers import OPTIMIZERS, SCHEDULES
 from gpt2jax.sharding import AXES
 
 CHOICES = {
+    'data.order': ('shuffled', 'contiguous'),
     'objective.kind': OBJECTIVES,
     'model.architecture': ARCHITECTURES,
     'model.remat': ('none', 'full', 'dots', 'offload'),
@@ -63,6 +64,7 @@ AT_LEAST_ZERO = (
     'seed',
     'model.vocab_size',
     'model.encoder_layers',
+    'model.memory_length',
     'model.position.max_length',
     'model.position.trained_length',
     'model.position.buckets',
@@ -84,6 +86,8 @@ AT_LEAST_ZERO = (
     'evaluation.every',
     'evaluation.batch_size',
     'evaluation.num_rows',
+    'evaluation.stride',
+    'evaluation.context',
     'evaluation.pseudo_rows',
     'checkpoint.every_steps',
     'checkpoint.every_minutes',
@@ -102,6 +106,7 @@ SHARES = (  # in [0, 1]
 )
 
 FRACTIONS = (  # in [0, 1)
+    'loss.label_smoothing',
     'objective.prefix',
     'model.dropout',
     'model.attention.dropout',
@@ -138,6 +143,9 @@ def resolve(config: ConfigDict) -> FrozenConfigDict:
             'optimizer.decay_steps': config.optimizer.decay_steps
             or max(1, min(steps // 5, steps - config.optimizer.warmup_steps)),
             'evaluation.rate': config.evaluation.rate or config.objective.rate,
+            'evaluation.stride': config.evaluation.stride or config.data.length,
+            'evaluation.context': config.evaluation.context
+            or (config.evaluation.stride or config.data.length) + model.memory_length,
             'evaluation.batch_size': config.evaluation.batch_size
             or max(1, config.training.batch_size // config.training.accumulation),
         },

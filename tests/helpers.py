@@ -23,6 +23,17 @@ TINY = {
     'optimizer.warmup_steps': 2,
 }
 
+# What makes a small XLNet of it, as the authors have it.
+XLNET = {
+    'model__architecture': 'xlnet',
+    'model__position__kind': 'relative',
+    'model__position__segments': True,
+    'model__attention__bias': False,
+    'model__norm__placement': 'post',
+    'model__feedforward__kind': 'gelu',
+    'model__head__bias': True,
+}
+
 
 def tiny_config(**changes):
     """A resolved config of a small GPT-2; `model__width=64` sets model.width."""
@@ -46,6 +57,7 @@ def random_batch(rows: int, length: int, seed: int = 0, documents: int = 3, voca
         'segment': segment_BL,
         'begins': begins_BL,
         'row': np.arange(rows, dtype=np.int32),
+        'continues': np.zeros(rows, bool),
     }
 
 

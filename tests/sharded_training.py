@@ -162,7 +162,7 @@ def train(setup: Setup):
         losses.append(float(metrics['loss']))
     evaluated = []
     for _, measure in setup.evaluations(lossless=True):
-        found = jax.device_get(measure(state.params, place_batch(batch(seed=9), setup.mesh)))
+        found, _ = jax.device_get(measure(state.params, place_batch(batch(seed=9), setup.mesh), None))
         weights = found['weights']
         nats = np.sum(np.where(weights > 0, found['nats'], 0), dtype=np.float64)
         evaluated.append([float(nats / np.sum(weights)), float(np.sum(weights))])

@@ -58,7 +58,7 @@ def abstract_gpt2(**changes):
     """Shapes of the state of a GPT-2 with an untied head, whose matrices divide by 8."""
     config = tiny_config(model__head__tied=False, model__vocab_multiple=8, **changes)
     optimizer = make_optimizer(config)
-    return jax.eval_shape(make_init(make_model(config.model), optimizer, 0))
+    return jax.eval_shape(make_init(make_model(config.model), optimizer, 0, 8))
 
 
 def leaves(tree):

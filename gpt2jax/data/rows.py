@@ -4,9 +4,9 @@ Axes: B rows, L length. Row i covers the stream's positions i*L to i*L + L, one 
 targets of all rows partition the stream.
 """
 
+import copy
 import functools
 import hashlib
-from collections.abc import Iterator
 
 import numpy as np
 
@@ -27,18 +27,38 @@ class Rows:
       cross_documents: give every token of a row the same segment, so that attention may cross documents.
       tokenizer: of the tokens. Its `end_of_text` begins each document, its `pad` fills the last row, and its
         `begins_word` and `ends_word` say where the words are.
+      contiguous: in training, row b of a step is the one behind row b of the step before; else rows are shuffled.
+
+    Attributes:
+      left_out: how many documents stand in no row.
     """
 
-    def __init__(self, tokens: Tokens, length: int, cross_documents: bool, tokenizer: Tokenizer):
+    left_out = 0
+
+    def __init__(
+        self, tokens: Tokens, length: int, cross_documents: bool, tokenizer: Tokenizer, contiguous: bool = False
+    ):
         if length < 1:
             raise ValueError(f'length must be at least 1, not {length}')
-        self.tokens, self.length, self.cross_documents = tokens, length, cross_documents
+        self.tokens, self.length, self.cross_documents, self.contiguous = tokens, length, cross_documents, contiguous
+        self.stride = length
         self.end_of_text, self.pad = tokenizer.end_of_text, tokenizer.pad
         self._words = tokenizer.begins_word.astype(np.uint8) | tokenizer.ends_word.astype(np.uint8) << 1
         self._stream = np.asarray(tokens.tokens)  # the same memory map; slices of a plain array cost less
 
     def __len__(self) -> int:
-        return -(-(self.tokens.num_tokens - 1) // self.length)
+        return -(-(self.tokens.num_tokens - 1) // self.stride)
+
+    def windows(self, length: int, stride: int) -> 'Rows':
+        """The same split in rows of another length that overlap: the last `stride` targets of each are in no other.
+
+        The first rows all begin with the split, and what such a row predicts is not always at its end.
+        """
+        if (length, stride) == (self.length, self.stride):
+            return self
+        other = copy.copy(self)
+        other.length, other.stride = length, stride
+        return other
 
     def batch(self, indices: np.ndarray) -> Batch:
         """The rows of those indices; one past the last row is all padding.
@@ -48,7 +68,8 @@ class Rows:
 
         Returns:
           tokens [B, L+1] int32; segment [B, L+1] int32, the documents of a row counted from 1, 0 for padding;
-          begins [B, L+1] bool, where a word begins; row [B] int32, the row numbers.
+          begins [B, L+1] bool, where a word begins; row [B] int32, the row numbers; continues [B] bool, False: no row
+          goes on where the one before it ended. Of overlapping rows also counted [B, L+1] bool, what is in no other.
         """
         indices = np.asarray(indices, np.int64)
         if indices.size and indices.min() < 0:
@@ -57,7 +78,7 @@ class Rows:
         real_B = np.zeros(len(indices), np.int64)
         for i, index in enumerate(indices):
             if index < len(self):
-                piece = self._stream[index * self.length : index * self.length + self.length + 1]
+                piece = self.piece(index)
                 tokens_BL[i, : len(piece)] = piece
                 real_B[i] = len(piece)
         if self.cross_documents:
@@ -70,12 +91,32 @@ class Rows:
             segment_BL = np.cumsum(starts_BL, axis=1, dtype=np.int32)
         for i in np.flatnonzero(real_B <= self.length):
             segment_BL[i, real_B[i] :] = 0
-        return {
+        batch = {
             'tokens': tokens_BL,
             'segment': segment_BL,
             'begins': self._begins(tokens_BL),
             'row': indices.astype(np.int32),
+            'continues': np.zeros(len(indices), bool),
         }
+        if self.stride < self.length:
+            last_B1 = np.minimum(self.length, (indices + 1) * self.stride)[:, None]
+            behind_BL = last_B1 - np.arange(self.length + 1)
+            batch['counted'] = (behind_BL >= 0) & (behind_BL < self.stride)
+        return batch
+
+    def piece(self, index: int) -> np.ndarray:
+        """The part of the stream that a row holds, at most L + 1 ids."""
+        start = max(0, (index + 1) * self.stride - self.length)
+        return self._stream[start : start + self.length + 1]
+
+    def goes_on(self, indices: np.ndarray) -> np.ndarray:
+        """[B] bool: whether the text of each row begins inside a document that the row before it has begun to read."""
+        indices = np.asarray(indices, np.int64)
+        inside_B = (indices > 0) & (indices < len(self))
+        if not self.cross_documents:
+            first_B = self._stream[np.where(inside_B, indices, 0) * self.length]
+            inside_B &= first_B != self.end_of_text
+        return inside_B
 
     def _begins(self, tokens_BL: np.ndarray) -> np.ndarray:
         """A word begins with its own first token or where the one before has ended; what precedes a row is unknown."""
@@ -87,9 +128,10 @@ class Rows:
 
 
 def train_batch(rows: Rows, seed: int, step: int, batch_size: int, part: Part = slice(None)) -> Batch:
-    """The batch of a step: every row once an epoch, in an order drawn anew each epoch. A pure function.
+    """The batch of a step, a pure function: every row once an epoch, in an order drawn anew each epoch.
 
-    `row` is the index in the global batch.
+    Contiguous rows come in lanes: lane b begins at row offset(seed) + b R / B of the split's R, and each step reads the
+    next one, behind the last row the first. `row` is the index in the global batch.
 
     Args:
       rows: the training split's rows.
@@ -98,13 +140,20 @@ def train_batch(rows: Rows, seed: int, step: int, batch_size: int, part: Part = 
       batch_size: B, rows of the global batch; it may be larger than an epoch.
       part: this host's rows of the global batch; all hosts' parts, joined, are the batch of one host.
     """
-    batch = rows.batch(train_indices(rows, seed, step, batch_size, part))
+    indices = train_indices(rows, seed, step, batch_size, part)
+    batch = rows.batch(indices)
     batch['row'] = np.arange(batch_size, dtype=np.int32)[part]
+    if rows.contiguous:
+        batch['continues'] = rows.goes_on(indices)
     return batch
 
 
 def train_indices(rows: Rows, seed: int, step: int, batch_size: int, part: Part = slice(None)) -> list[int]:
     """The numbers in their split of the rows that `train_batch` makes its batch of; takes the same arguments."""
+    if rows.contiguous:
+        offset = int(permute(np.zeros(1, np.int64), len(rows), seed, 0)[0])
+        lane_B = np.arange(batch_size, dtype=np.int64)[part]
+        return ((offset + lane_B * len(rows) // batch_size + step) % len(rows)).tolist()
     place_B = np.arange(step * batch_size, (step + 1) * batch_size, dtype=np.int64)[part]
     epoch_B, place_B = np.divmod(place_B, len(rows))
     return [
@@ -121,25 +170,8 @@ def batch_shapes(batch_size: int, length: int) -> dict[str, tuple[tuple[int, ...
         'segment': (rows, np.int32),
         'begins': (rows, bool),
         'row': (rows[:1], np.int32),
+        'continues': (rows[:1], bool),
     }
-
-
-def evaluation_batches(rows: Rows, batch_size: int, part: Part = slice(None), num_rows: int = 0) -> Iterator[Batch]:
-    """All rows in order, each once, or a fixed set of them; the last batch is filled up with rows of padding.
-
-    `row` is the index in the split, so that what an objective draws for a row does not depend on the batch size.
-
-    Args:
-      rows: the split's rows.
-      batch_size: B, rows of the global batch.
-      part: this host's rows of each global batch.
-      num_rows: how many rows to take, evenly spaced over the split; 0 takes all.
-    """
-    count = min(num_rows or len(rows), len(rows))
-    chosen = np.arange(count) * len(rows) // count
-    padding = np.full(-count % batch_size, len(rows))
-    for indices_B in np.concatenate([chosen, padding]).reshape(-1, batch_size):
-        yield rows.batch(indices_B[part])
 
 
 def permute(places: np.ndarray, size: int, seed: int, epoch: int) -> np.ndarray:

@@ -4,6 +4,7 @@ import dataclasses
 import math
 
 from gpt2jax.config import overlay
+from gpt2jax.evaluation.lengths import Lengths, likelihood_lengths
 from gpt2jax.objectives import Objective, make_objective, phases
 
 # What the scores are called. All are lower where a model is better.
@@ -13,6 +14,8 @@ SCORES = {
     'masked_nats': 'nats per hidden token',
     'prefix_nats': 'nats per token after the prefix',
     'span_nats': 'nats per token of the spans',
+    'permuted_nats': 'nats per token in a random order',
+    'answer_nats': 'nats per token of the target',
 }
 # The figure that compares with the training loss of an objective; a hybrid's loss is a mixture of two.
 LIKE_THE_LOSS = {
@@ -20,6 +23,8 @@ LIKE_THE_LOSS = {
     'masked': 'masked_nats',
     'prefix': 'prefix_nats',
     'span_corruption': 'span_nats',
+    'permutation': 'permuted_nats',
+    'seq2seq': 'answer_nats',
 }
 
 
@@ -46,14 +51,16 @@ class Measure:
 
     Attributes:
       name: 'likelihood', where the predictions of a row make up its probability by the chain rule; else what is
-        predicted: 'masked', 'prefix' or 'span'.
+        predicted: 'masked', 'prefix', 'span', 'permuted' or 'answer'.
       objective: makes the Examples.
       lossless: whether the bytes of a text are known from its tokens.
+      lengths: how much text a prediction reads.
     """
 
     name: str
     objective: Objective
     lossless: bool
+    lengths: Lengths
 
     @property
     def score(self) -> str:
@@ -82,6 +89,7 @@ class Measure:
             'perplexity': math.exp(min(nats_per_token, 700)),
             'predicted': sums.predicted,
             **({'bytes': sums.bytes} if self.lossless else {}),
+            **self.lengths.figures(),
         }
 
 
@@ -99,5 +107,7 @@ def make_measures(config, lossless: bool) -> list[Measure]:
     measured = overlay(config, {'objective.rate': config.evaluation.rate, 'objective.start_rate': 0.0})
     for _, kind in reversed(phases(config)):
         for name, objective in make_objective(measured, kind).evaluations():
-            found.setdefault(name, Measure(name, objective, lossless))
+            row = Lengths(config.data.length, config.data.length)
+            lengths = likelihood_lengths(config) if name == 'likelihood' else row
+            found.setdefault(name, Measure(name, objective, lossless, lengths))
     return list(found.values())

@@ -61,14 +61,15 @@ def _training(setup: Setup) -> Step:
 
 def _evaluations(setup: Setup) -> list[Step]:
     config, steps = setup.config, []
-    rows, length = config.evaluation.batch_size, config.data.length
-    batch = setup.abstract_batch(rows)
-    state = {'parameters': setup.abstract.params, 'batch': batch}
+    rows = config.evaluation.batch_size
     for measure, step in setup.evaluations(True):
-        row = row_flops(config.model, length, measure.objective.num_predictions(length))
+        length, target = measure.lengths.context, measure.lengths.target
+        batch, memory = setup.abstract_walk(measure), setup.abstract_memory(measure)
+        state = {'parameters': setup.abstract.params, 'batch': batch, 'memory': memory}
+        row = row_flops(config.model, length, min(target, measure.objective.num_predictions(length)))
         flops = {name: rows * row.forward(name) for name in ('full map', 'causal half')}
-        lower = _lowering(step, setup.abstract.params, batch)
-        steps.append(Step(f'evaluate {measure.name}', lower, rows * length, flops, state))
+        lower = _lowering(step, setup.abstract.params, batch, memory)
+        steps.append(Step(f'evaluate {measure.name}', lower, rows * target, flops, state))
     return steps
 
 

@@ -26,7 +26,7 @@ from gpt2jax.optimizers import check_groups, make_optimizer, make_schedule
 from gpt2jax.sharding import AXES, start_devices
 from gpt2jax.training.setup import Setup
 from gpt2jax.training.state import State, make_init
-from gpt2jax.training.step import make_evaluation_step, make_train_step
+from gpt2jax.training.step import make_train_step
 
 OWN_KEYS = ('seed', 'optimizer.learning_rate')  # of each run
 RUNS = PartitionSpec('data')  # how whatever has S as its first axis is cut
@@ -73,7 +73,8 @@ class GroupSetup(Setup):
     def initial_state(self) -> State:
         """The states of step 0, on their devices."""
         seeds_S = np.array([run.config.seed for run in self.runs], np.uint32)
-        init = self._over_runs(lambda seed: make_init(self.model, self._optimizer, seed)())
+        rows = self.config.training.batch_size
+        init = self._over_runs(lambda seed: make_init(self.model, self._optimizer, seed, rows)())
         return jax.jit(init)((seeds_S,))
 
     def stack(self, states: list[State]) -> State:
@@ -99,11 +100,16 @@ class GroupSetup(Setup):
         """As of one run, but that the parameters and what is measured are stacked: [S, B, P]."""
 
         def make(measure: Measure):
-            step = make_evaluation_step(self.model, measure.objective, self.config.loss, measure.accuracy)
-            evaluate = self._over_runs(step)
-            return measure, jax.jit(lambda params, batch: evaluate((params,), batch))
+            step = self.runs[0]._evaluation_step(measure)
+            evaluate = self._over_runs(lambda params, carry, batch: step(params, batch, carry))
+            return measure, jax.jit(lambda params, batch, carry: evaluate((params, carry), batch))
 
         return [make(measure) for measure in make_measures(self.config, lossless)]
+
+    def memory(self, measure: Measure):
+        """As of one run, stacked."""
+        one = self.runs[0].memory(measure)
+        return jax.tree.map(lambda a: jax.device_put(np.stack([a] * len(self.runs)), self.sharding), one)
 
     def abstract_batch(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """The batches of all runs, stacked."""

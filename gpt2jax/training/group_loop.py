@@ -10,7 +10,7 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from gpt2jax.config import to_dict
-from gpt2jax.data.rows import Rows, evaluation_batches, train_batch
+from gpt2jax.data.rows import Rows, train_batch
 from gpt2jax.errors import UserError
 from gpt2jax.evaluation.likelihood import add
 from gpt2jax.evaluation.measures import Sums
@@ -117,21 +117,18 @@ class GroupLoop(Loop):
         """What is measured of the validation rows that the config names, of each run; {} of one that has failed."""
         config, params = self.config.evaluation, self.evaluation_params()
         rows, whole = self.rows['validation'], NamedSharding(self.setup.mesh, PartitionSpec())
-        batches = evaluation_batches(rows, config.batch_size, num_rows=config.num_rows)
-        count = -(-(config.num_rows or len(rows)) // config.batch_size)
-        totals = [[Sums() for _ in self._evaluations] for _ in self.members]
-        for batch in track(batches, 'evaluating', count):
-            placed = jax.device_put(batch, whole)
-            results = jax.device_get([step(params, placed) for _, step in self._evaluations])
-            for place, total in enumerate(totals):
-                own = [{name: array_SBP[place] for name, array_SBP in result.items()} for result in results]
-                add(total, own, self._byte_lengths)
-        return [self._figures(total) if place in self.alive else {} for place, total in enumerate(totals)]
-
-    def _figures(self, total: list[Sums]) -> dict[str, float]:
-        """What is measured of one run, of the sums of every measure."""
-        found = [measure.figures(sums) for (measure, _), sums in zip(self._evaluations, total, strict=True)]
-        return {name: value for figures in found for name, value in figures.items()}
+        figures = [{} for _ in self.members]
+        for measure, step in self._evaluations:
+            walk = measure.lengths.batches(rows, config.batch_size, slice(None), config.num_rows)
+            totals, carry = [Sums() for _ in self.members], self.setup.memory(measure)
+            for batch in track(walk, 'evaluating', len(walk)):
+                result, carry = step(params, jax.device_put(batch, whole), carry)
+                result = jax.device_get(result)
+                for place, total in enumerate(totals):
+                    add(total, {name: array_SBP[place] for name, array_SBP in result.items()}, self._byte_lengths)
+            for place in self.alive:
+                figures[place] |= measure.figures(totals[place])
+        return figures
 
     def evaluation_params(self):
         """The stacked parameters to evaluate, sample and save by."""

@@ -1,5 +1,6 @@
 """The training loop: dispatch a step, read the metrics of the one before, now and then evaluate and save."""
 
+import functools
 import math
 import time
 from collections.abc import Callable
@@ -8,7 +9,7 @@ import jax
 
 from gpt2jax.batches import local_rows, place_batch
 from gpt2jax.data.prefetch import prefetch
-from gpt2jax.data.rows import Rows, evaluation_batches, train_batch
+from gpt2jax.data.rows import Rows, train_batch
 from gpt2jax.errors import Stopped, UserError
 from gpt2jax.evaluation.likelihood import evaluate
 from gpt2jax.optimizers import evaluation_params
@@ -283,13 +284,11 @@ def evaluate_rows(setup, evaluations, params, rows: Rows, byte_lengths, num_rows
     Args:
       track: draws a bar around the batches.
     """
-    batch_size = setup.config.evaluation.batch_size
-    batches = evaluation_batches(rows, batch_size, local_rows(batch_size, setup.mesh), num_rows)
-    count = -(-(num_rows or len(rows)) // batch_size)
-    return evaluate(
-        evaluations,
-        params,
-        track(batches, 'evaluating', count),
-        lambda batch: place_batch(batch, setup.mesh),
-        byte_lengths,
-    )
+    batch_size, figures = setup.config.evaluation.batch_size, {}
+    part, place = local_rows(batch_size, setup.mesh), functools.partial(place_batch, mesh=setup.mesh)
+    for measure, step in evaluations:
+        walk = measure.lengths.batches(rows, batch_size, part, num_rows)
+        batches = track(walk, 'evaluating', len(walk))
+        total = evaluate(step, params, setup.memory(measure), batches, place, byte_lengths)
+        figures |= measure.figures(total)
+    return figures

@@ -22,7 +22,7 @@ from gpt2jax.optimizers import path_name
 from gpt2jax.training.setup import Setup
 from gpt2jax.training.state import State
 from gpt2jax.training.statistics import Statistics, measure, measure_rows, summary
-from gpt2jax.training.step import make_loss
+from gpt2jax.training.step import make_example, make_loss
 
 LOSS_SUM, GRADIENT_NORM = 'sum of the loss', 'norm of all gradients'
 # What a module reads, where no module made it: what attention read, and the activation of the feed-forward network.
@@ -93,19 +93,21 @@ def examine(setup: Setup, state: State, batch: dict[str, np.ndarray], track) -> 
     """
     step, device = int(state.step), jax.local_devices()[0]
     params, key_data = jax.device_put(jax.device_get((state.params, state.key)), device)
+    carry = jax.device_get(state.carry)
     key = jax.random.fold_in(jax.random.wrap_key_data(key_data), step)
     progress = jnp.float32(step) / setup.config.training.steps
     objective = setup.objective(setup.kind_at(step))
     mesh = setup.mesh.shape
-    parts = split(batch, setup.config.training.accumulation * mesh['data'] * mesh['fsdp'])
+    count = setup.config.training.accumulation * mesh['data'] * mesh['fsdp']
+    parts = split((batch, carry), count)
 
     parameters = [(name, _all_of(leaf)) for name, leaf in named(params)]
     forward, sums = {}, np.zeros(3)
     watch = jax.jit(make_watch(setup.config, objective))
     for part in track(parts, 'looking into the forward pass'):
-        measured, loss_sums = jax.device_get(watch(params, part, key, progress))
+        measured, loss_sums = jax.device_get(watch(params, *part, key, progress))
         for name, found in measured.items():
-            found = summary(found, part['row'], places=found['broken'].shape[1] == setup.config.data.length)
+            found = summary(found, part[0]['row'], places=found['broken'].shape[1] == setup.config.data.length)
             forward[name] = forward[name] + found if name in forward else found
         sums += loss_sums
     with np.errstate(over='ignore'):
@@ -114,14 +116,15 @@ def examine(setup: Setup, state: State, batch: dict[str, np.ndarray], track) -> 
     findings = Findings(parameters, list(forward.items()), [], float(sums[1] / weight), None)
     if not any(found.nonfinite for found in forward.values()):
         make = jax.jit(jax.grad(make_loss(setup.model, objective, setup.config.loss), has_aux=True))
-        _look_back(findings, lambda part: make(params, part, key, progress)[0], parts, batch, weight, track)
+        alone = split((batch, carry), len(batch['row']))
+        _look_back(findings, lambda part: make(params, *part, key, progress)[0], parts, alone, weight, track)
     return findings
 
 
-def split(batch: dict[str, np.ndarray], parts: int) -> list[dict[str, np.ndarray]]:
-    """The rows in `parts` equal parts, one after the other."""
-    size = len(batch['row']) // parts
-    return [{name: a[i : i + size] for name, a in batch.items()} for i in range(0, size * parts, size)]
+def split(tree, parts: int) -> list:
+    """Arrays [B, ...] in `parts` equal parts of their rows, one after the other."""
+    size = len(jax.tree.leaves(tree)[0]) // parts
+    return [jax.tree.map(lambda a, i=i: a[i : i + size], tree) for i in range(0, size * parts, size)]
 
 
 def named(tree) -> list[tuple[str, Array]]:
@@ -130,18 +133,18 @@ def named(tree) -> list[tuple[str, Array]]:
 
 
 def make_watch(config, objective):
-    """(params, batch, key, progress) -> ({name: what `measure_rows` takes}, [loss, nats, weight]), as they run.
+    """(params, batch, carry, key, progress) -> ({name: what `measure_rows` takes}, [loss, nats, weight]), as they run.
 
     The modules are watched from outside, so that a model needs no hooks; all layers are unrolled for it.
     """
     model = make_model(overlay(config, {'model.scan_layers': False, 'model.remat': 'none'}).model)
 
-    def watch(params, batch, key, progress):
+    def watch(params, batch, carry, key, progress):
         objective_key, dropout_key = jax.random.split(key)
-        example = objective(batch, objective_key, progress)
+        example, _ = make_example(model, objective, batch, objective_key, progress)
         found = collections.OrderedDict()  # a plain dict would come back sorted
         with nn.intercept_methods(_recorder(found)):
-            hidden_BLD, _ = model.apply(params, example, dropout_key=dropout_key)
+            hidden_BLD, _ = model.apply(params, example, carry, dropout_key=dropout_key)
         logits, *losses = _logits_and_loss(config, model, objective, params, example, hidden_BLD)
         found['logits'], found['loss'] = logits, measure_rows(losses[0])
         return found, jnp.stack([jnp.sum(a) for a in (*losses, example.weights)])
@@ -205,11 +208,12 @@ def _logits_and_loss(config, model, objective, params, example, hidden_BLD):
     return logits, *(jnp.where(weights_BP > 0, weights_BP * a, 0.0) for a in (loss_BP, nats_BP))
 
 
-def _look_back(findings: Findings, gradient, parts, batch, weight: float, track) -> None:
+def _look_back(findings: Findings, gradient, parts: list, alone: list, weight: float, track) -> None:
     """Adds gradients and their norm to `findings`; of the first that is not finite also the rows that make it so.
 
     Args:
-      gradient: part of a batch -> gradients of its summed loss.
+      gradient: part of a batch, and what is carried to it -> gradients of its summed loss.
+      parts, alone: the whole batch in parts, and row by row.
       weight: of the whole batch.
     """
     total = None
@@ -226,10 +230,10 @@ def _look_back(findings: Findings, gradient, parts, batch, weight: float, track)
     findings.backward.append((GRADIENT_NORM, _all_of(norm)))
     if first is None:
         return
-    for row in track(split(batch, len(batch['row'])), 'looking for the rows'):
+    for row in track(alone, 'looking for the rows'):
         leaf = dict(named(gradient(row)))[first]
         if not jnp.isfinite(leaf).all():
-            broken.rows[int(row['row'][0])] = None
+            broken.rows[int(row[0]['row'][0])] = None
 
 
 def _all_of(x) -> Statistics:

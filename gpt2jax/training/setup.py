@@ -8,13 +8,14 @@ import jax
 from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from gpt2jax.data.rows import batch_shapes
+from gpt2jax.evaluation.lengths import evaluated_model
 from gpt2jax.evaluation.measures import Measure, make_measures
 from gpt2jax.hardware import peak_flops
 from gpt2jax.models import make_model
 from gpt2jax.models.cost import row_flops
 from gpt2jax.objectives import Objective, kind_at, make_objective
 from gpt2jax.optimizers import check_groups, make_optimizer, make_schedule
-from gpt2jax.sharding import ROWS, make_mesh, make_placement, shardings
+from gpt2jax.sharding import ROWS, make_mesh, make_placement, shard, shardings
 from gpt2jax.training.state import State, abstract_state, initial_state, make_init
 from gpt2jax.training.step import make_evaluation_step, make_train_step
 
@@ -64,7 +65,7 @@ class Setup:
 
     @functools.cached_property
     def _init(self):
-        return make_init(self.model, self._optimizer, self.config.seed)
+        return make_init(self.model, self._optimizer, self.config.seed, self.config.training.batch_size)
 
     def initial_state(self) -> State:
         """The state of step 0, on its devices."""
@@ -92,16 +93,46 @@ class Setup:
 
     def evaluations(self, lossless: bool) -> list[tuple[Measure, Callable]]:
         """What is measured of the run's model, and the jitted step for each; `lossless` is the tokenizer's."""
-        measures, model, loss = make_measures(self.config, lossless), self._placed_model, self.config.loss
         whole = NamedSharding(self.mesh, PartitionSpec())  # every process reads all of what it sums
+        shardings = whole, NamedSharding(self.mesh, ROWS)
         return [
-            (m, jax.jit(make_evaluation_step(model, m.objective, loss, m.accuracy), out_shardings=whole))
-            for m in measures
+            (measure, jax.jit(self._evaluation_step(measure), donate_argnums=2, out_shardings=shardings))
+            for measure in make_measures(self.config, lossless)
         ]
+
+    def memory(self, measure: Measure):
+        """What the first rows of an evaluation remember, which is nothing yet; None where no row ever does."""
+        abstract = self.abstract_memory(measure)
+        if abstract is None:
+            return None
+        return jax.jit(self._empty_memory, out_shardings=shardings(abstract))()
+
+    def abstract_memory(self, measure: Measure):
+        """Shapes, dtypes and shardings of `memory`."""
+        if not measure.lengths.remembers:
+            return None
+        return shard({'carry': jax.eval_shape(self._empty_memory)}, self.mesh)['carry']
+
+    def _empty_memory(self):
+        return make_model(evaluated_model(self.config)).init_memory(self.config.evaluation.batch_size)
+
+    def _evaluation_step(self, measure: Measure):
+        """(params, batch, carry) -> (result, carry)."""
+        model, lengths = self._placed_model, measure.lengths
+        if lengths.remembers:
+            model = make_model(evaluated_model(self.config), model.placement)
+        most = None if lengths.remembers else lengths.target
+        return make_evaluation_step(model, measure.objective, self.config.loss, measure.accuracy, most)
 
     def abstract_batch(self, batch_size: int) -> dict[str, jax.ShapeDtypeStruct]:
         """A batch as gpt2jax.data.rows makes it and gpt2jax.sharding places it."""
         shapes, sharding = batch_shapes(batch_size, self.config.data.length), NamedSharding(self.mesh, ROWS)
+        return {name: jax.ShapeDtypeStruct(*shape, sharding=sharding) for name, shape in shapes.items()}
+
+    def abstract_walk(self, measure: Measure) -> dict[str, jax.ShapeDtypeStruct]:
+        """The batches of an evaluation."""
+        rows, sharding = self.config.evaluation.batch_size, NamedSharding(self.mesh, ROWS)
+        shapes = measure.lengths.batch_shapes(rows)
         return {name: jax.ShapeDtypeStruct(*shape, sharding=sharding) for name, shape in shapes.items()}
 
     def step_flops(self, convention: str = 'full map', kind: str | None = None) -> float:

@@ -10,25 +10,26 @@ from gpt2jax.placement import HEADS, OWN_AXES, ROW_AXES, Placement
 
 
 def on_every_device(function: Callable, placement: Placement, sums: bool) -> Callable:
-    """Runs `function(params, batch, *rest)` on every device's own rows and parts of the parameters.
+    """Runs `function(params, batch, carry, *rest)` on every device's own rows and parts of the parameters.
 
     Along `tensor` the compiler makes the cuts, following those of the parameters.
 
     Args:
-      sums: the function returns (a tree like the parameters, sums that are the same everywhere), as `sum_over_devices`
-        does; else arrays [B, P] of its rows and its part of their length.
+      sums: the function returns ((a tree like the parameters, sums that are the same everywhere), carry), the former as
+        `sum_over_devices` does; else (arrays [B, P] of its rows and its part of their length, carry). What is carried
+        is arrays [B, ...] or None.
     """
     mesh = placement.mesh
     if mesh is None or mesh.size == 1:
         return function
 
-    def spread(params, batch, *rest):
-        cut = parameter_specs(placement, params)
-        in_specs = cut, PartitionSpec(ROW_AXES), *(PartitionSpec() for _ in rest)
-        out_specs = (cut, PartitionSpec()) if sums else PartitionSpec(ROW_AXES, 'context')
+    def spread(params, batch, carry, *rest):
+        cut, rows = parameter_specs(placement, params), PartitionSpec(ROW_AXES)
+        in_specs = cut, rows, rows, *(PartitionSpec() for _ in rest)
+        out_specs = (cut, PartitionSpec()) if sums else PartitionSpec(ROW_AXES, 'context'), rows
         axes = set(mesh.axis_names if mesh.shape[HEADS] == 1 else OWN_AXES)
         options = {'mesh': mesh, 'in_specs': in_specs, 'out_specs': out_specs}
-        return jax.shard_map(function, axis_names=axes, check_vma=False, **options)(params, batch, *rest)
+        return jax.shard_map(function, axis_names=axes, check_vma=False, **options)(params, batch, carry, *rest)
 
     return spread
 

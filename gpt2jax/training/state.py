@@ -15,7 +15,8 @@ class State:
     step: int32, steps done.
     params: float32 parameters, those that are trained (gpt2jax.optimizers.evaluation_params are read).
     opt_state: the optimizer's.
-    carry: what a recurrent model hands to its next batch; None otherwise.
+    carry: the model's memory of the rows before (init_memory): arrays [B, ...], a row for each of the next batch; None
+      where it has none.
     key: uint32 key data, the root of the randomness of all steps.
     """
 
@@ -26,8 +27,8 @@ class State:
     key: Array
 
 
-def make_init(model, optimizer, seed: int):
-    """() -> State, a pure function of the seed."""
+def make_init(model, optimizer, seed: int, batch_size: int):
+    """() -> State, a pure function of the seed; `batch_size` is the rows of a step."""
 
     def init() -> State:
         params_key, step_key = jax.random.split(jax.random.key(seed))
@@ -36,7 +37,7 @@ def make_init(model, optimizer, seed: int):
             step=jnp.zeros((), jnp.int32),
             params=params,
             opt_state=optimizer.init(params),
-            carry=None,
+            carry=model.init_memory(batch_size),
             key=jax.random.key_data(step_key),
         )
 
@@ -56,13 +57,16 @@ def initial_state(init, mesh) -> State:
 def rest_of(state: State) -> dict:
     """Everything of a state that a checkpoint keeps beside the parameters to evaluate and sample by.
 
-    Where these are an average, the parameters that are trained belong to it.
+    Where these are an average, the parameters that are trained belong to it; where the model has a memory, its carry.
     """
     rest = {'step': state.step, 'opt_state': state.opt_state, 'key': state.key}
-    return rest if averaging_state(state.opt_state) is None else rest | {'trained': state.params}
+    carry = {} if state.carry is None else {'carry': state.carry}
+    trained = {} if averaging_state(state.opt_state) is None else {'trained': state.params}
+    return rest | carry | trained
 
 
 def state_from(params, rest: dict) -> State:
     """The state of a checkpoint's two trees."""
     trained = rest.get('trained', params)
-    return State(step=rest['step'], params=trained, opt_state=rest['opt_state'], carry=None, key=rest['key'])
+    carry = rest.get('carry')
+    return State(step=rest['step'], params=trained, opt_state=rest['opt_state'], carry=carry, key=rest['key'])

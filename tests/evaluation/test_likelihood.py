@@ -9,6 +9,7 @@ from helpers import one_device_setup, tiny_config
 
 from gpt2jax.data import make_tokenizer
 from gpt2jax.data.rows import Rows
+from gpt2jax.evaluation.lengths import Lengths
 from gpt2jax.evaluation.likelihood import evaluate
 from gpt2jax.evaluation.measures import SCORES, Measure, Sums, make_measures
 from gpt2jax.evaluation.pseudo import pseudo_likelihood
@@ -70,13 +71,13 @@ def uneven_batches():
 
 
 def measure(name, lossless=True):
-    return Measure(name, make_objective(tiny_config()), lossless)
+    return Measure(name, make_objective(tiny_config()), lossless, Lengths(16, 16))
 
 
 def test_every_weighted_token_counts_once_with_its_bytes():
     batches = list(uneven_batches())
-    evaluations = [(measure('likelihood'), lambda _, batch: batch), (measure('masked'), lambda _, batch: batch)]
-    result = evaluate(evaluations, None, batches, lambda batch: batch, BYTES_V)
+    total = evaluate(lambda _, batch, carry: (batch, carry), None, None, batches, lambda batch: batch, BYTES_V)
+    result = measure('likelihood').figures(total) | measure('masked').figures(total)
     nats = predicted = count = hits = 0
     for batch in batches:
         arrays = (batch[key].ravel() for key in ('nats', 'weights', 'targets', 'hits'))
@@ -93,12 +94,19 @@ def test_every_weighted_token_counts_once_with_its_bytes():
 
 
 def test_an_evaluation_of_nothing_is_zero():
-    assert evaluate([(measure('likelihood'), None)], None, [], None, BYTES_V)['bits_per_byte'] == 0
+    total = evaluate(None, None, None, [], None, BYTES_V)
+    assert measure('likelihood').figures(total)['bits_per_byte'] == 0
 
 
 def test_without_bytes_there_are_no_bits_per_byte():
     lossy = measure('likelihood', lossless=False)
-    assert lossy.figures(Sums(6.0, 0, 3, 9)).keys() == {'nats_per_token', 'perplexity', 'predicted'}
+    assert lossy.figures(Sums(6.0, 0, 3, 9)).keys() == {
+        'nats_per_token',
+        'perplexity',
+        'predicted',
+        'context',
+        'stride',
+    }
     assert lossy.score == 'nats_per_token'
 
 
