@@ -1,10 +1,44 @@
-"""Rows of a batch on the devices that work on them: each process reads its own rows, and no others."""
+"""From a split to the rows of a batch on the devices: each process reads its own rows, and no others."""
 
 import jax
 import numpy as np
 from jax.sharding import Mesh, NamedSharding
 
+from gpt2jax.data import Rows, Tokenizer, Tokens
+from gpt2jax.data.whole_rows import WholeRows
+from gpt2jax.errors import UserError
+from gpt2jax.objectives import make_objective, phases
 from gpt2jax.sharding import ROWS
+
+
+def rows_of(config, tokens: Tokens, tokenizer: Tokenizer) -> Rows:
+    """The rows of a split as a config wants them.
+
+    Args:
+      config: the whole config, resolved.
+
+    Raises:
+      UserError: no document fits into a row, or an objective needs pairs and the text has none.
+    """
+    data = config.data
+    arguments = tokens, data.length, data.cross_documents, tokenizer, data.order == 'contiguous'
+    if not data.whole_documents:
+        return Rows(*arguments)
+    objectives = [make_objective(config, kind) for _, kind in phases(config)]
+    answers = [objective.num_predictions(data.length) for objective in objectives if objective.pairs]
+    rows = WholeRows(*arguments, answers=min(answers, default=None))
+    if not len(rows):
+        raise UserError(
+            f'config.data.length = {data.length}: no document fits into a row, which config.data.whole_documents asks '
+            'for; set longer rows'
+        )
+    if answers and tokenizer.sep not in tokens.document(0):
+        raise UserError(
+            f'config.data.corpus = {data.corpus!r} has no pairs of a source and a target, which '
+            f'config.objective.kind = {config.objective.kind!r} needs; one of: cmudict, pairs, tfds:NAME with two '
+            'features in config.data.text_key'
+        )
+    return rows
 
 
 def local_rows(batch_size: int, mesh: Mesh) -> np.ndarray:

@@ -21,13 +21,31 @@ def token_nats(logits_NV: Array, targets_N: Array) -> tuple[Array, Array]:
     return log_z_N - target_N, log_z_N
 
 
-def cross_entropy(logits_fn, head_params, hidden_BLD, targets_BL, weights_BL, *, chunk_tokens, z_loss, predictions):
+def uniform_nats(logits_NV: Array, log_z_N: Array) -> Array:
+    """The cross-entropy of the uniform distribution over all ids that have a logit (padded ones have -inf), [N]."""
+    real_NV = jnp.isfinite(logits_NV)
+    return log_z_N - jnp.sum(jnp.where(real_NV, logits_NV, 0.0), axis=-1) / jnp.sum(real_NV, axis=-1)
+
+
+def cross_entropy(
+    logits_fn,
+    head_params,
+    hidden_BLD,
+    targets_BL,
+    weights_BL,
+    *,
+    chunk_tokens: int,
+    z_loss: float,
+    label_smoothing: float,
+    predictions: int,
+):
     """Sums over a batch; divide them by the sum of the weights.
 
     Args:
       logits_fn: (head_params, hidden_ND) -> logits_NV in float32.
       chunk_tokens: tokens whose logits exist at once; 0: all.
       z_loss: weight of log(Z)^2 (Chowdhery et al. 2022, section 5).
+      label_smoothing: share of a target's probability that is spread over all ids (Vaswani et al. 2017, section 5.4).
       predictions: how many positions of a row can have a weight. When they are fewer than L, they are gathered
         first, so that the vocabulary product is made for them alone.
 
@@ -36,7 +54,7 @@ def cross_entropy(logits_fn, head_params, hidden_BLD, targets_BL, weights_BL, *,
     """
     hidden_BLD, targets_BL, weights_BL = gather_predicted(hidden_BLD, targets_BL, weights_BL, predictions)
     chunks = (split_length(a, chunk_tokens) for a in (hidden_BLD, targets_BL, weights_BL))
-    return _chunked_loss(logits_fn, z_loss, head_params, *chunks)
+    return _chunked_loss(logits_fn, (z_loss, label_smoothing), head_params, *chunks)
 
 
 def gather_predicted(hidden_BLD: Array, targets_BL: Array, weights_BL: Array, predictions: int) -> tuple:
@@ -96,32 +114,37 @@ def each_token(function, logits_fn, head_params, hidden_BLD, targets_BL, *, chun
     return jax.tree.map(join, jax.lax.map(of_chunk, chunks))
 
 
-def _chunk_loss(logits_fn, z_loss, head_params, hidden_ND, targets_N, weights_N):
-    nats_N, log_z_N = token_nats(logits_fn(head_params, hidden_ND), targets_N)
-    nats = jnp.sum(jnp.where(weights_N > 0, weights_N * nats_N, 0.0))  # padding may have no logit: infinite nats
-    if not z_loss:
-        return nats, nats
-    return nats + z_loss * jnp.sum(weights_N * jnp.square(log_z_N)), nats
+def _chunk_loss(logits_fn, terms, head_params, hidden_ND, targets_N, weights_N):
+    z_loss, label_smoothing = terms
+    logits_NV = logits_fn(head_params, hidden_ND)
+    nats_N, log_z_N = token_nats(logits_NV, targets_N)
+    loss = nats = jnp.sum(jnp.where(weights_N > 0, weights_N * nats_N, 0.0))  # padding may have no logit: infinite nats
+    if label_smoothing:
+        spread = jnp.sum(weights_N * uniform_nats(logits_NV, log_z_N))
+        loss = (1 - label_smoothing) * nats + label_smoothing * spread
+    if z_loss:
+        loss += z_loss * jnp.sum(weights_N * jnp.square(log_z_N))
+    return loss, nats
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))
-def _chunked_loss(logits_fn, z_loss, head_params, hidden_CND, targets_CN, weights_CN):
+def _chunked_loss(logits_fn, terms, head_params, hidden_CND, targets_CN, weights_CN):
     """The sum of `_chunk_loss` over chunks."""
 
     def add(total, chunk):
-        loss, nats = _chunk_loss(logits_fn, z_loss, head_params, *chunk)
+        loss, nats = _chunk_loss(logits_fn, terms, head_params, *chunk)
         return (total[0] + loss, total[1] + nats), None
 
     return jax.lax.scan(add, (0.0, 0.0), (hidden_CND, targets_CN, weights_CN))[0]
 
 
-def _chunked_loss_forward(logits_fn, z_loss, head_params, hidden_CND, targets_CN, weights_CN):
+def _chunked_loss_forward(logits_fn, terms, head_params, hidden_CND, targets_CN, weights_CN):
     def add(carry, chunk):
         total, head_gradient = carry
         hidden_ND, targets_N, weights_N = chunk
 
         def loss_of(head_params, hidden_ND):
-            return _chunk_loss(logits_fn, z_loss, head_params, hidden_ND, targets_N, weights_N)
+            return _chunk_loss(logits_fn, terms, head_params, hidden_ND, targets_N, weights_N)
 
         loss, backward, nats = jax.vjp(loss_of, head_params, hidden_ND, has_aux=True)
         more, hidden_gradient_ND = backward(jnp.ones_like(loss))
@@ -134,7 +157,7 @@ def _chunked_loss_forward(logits_fn, z_loss, head_params, hidden_CND, targets_CN
     return total, (head_gradient, hidden_gradient)
 
 
-def _chunked_loss_backward(logits_fn, z_loss, gradients, cotangent):
+def _chunked_loss_backward(logits_fn, terms, gradients, cotangent):
     scale, _ = cotangent  # nats are reported, not minimised: their cotangent is zero in every use
     head_gradient, hidden_gradient = jax.tree.map(lambda g: g * scale.astype(g.dtype), gradients)
     return head_gradient, hidden_gradient, None, None

@@ -16,6 +16,8 @@ BEHIND = {
     'masked': 'hidden at the rate of {rate:g}',
     'prefix': 'behind a prefix',
     'span': 'of hidden spans and their ends',
+    'permuted': 'in a random order, behind the rest',
+    'answer': 'of targets and their ends',
 }
 
 

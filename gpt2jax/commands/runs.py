@@ -6,6 +6,7 @@ import jax
 from ml_collections import FrozenConfigDict
 from rich.console import Console
 
+from gpt2jax.batches import rows_of
 from gpt2jax.config import overlay
 from gpt2jax.data import Prepared, Tokenizer
 from gpt2jax.data import prepare as prepare_corpus
@@ -110,12 +111,15 @@ def prepare_data(config) -> Prepared:
 
 
 def make_rows(config, prepared: Prepared) -> dict[str, Rows]:
-    """The rows of every split."""
-    data = config.data
-    return {
-        name: Rows(tokens, data.length, data.cross_documents, prepared.tokenizer)
-        for name, tokens in prepared.splits.items()
-    }
+    """The rows of every split; says how many documents are in none of them."""
+    rows = {name: rows_of(config, tokens, prepared.tokenizer) for name, tokens in prepared.splits.items()}
+    for name, split in rows.items():
+        if split.left_out:
+            console.print(
+                f'Left out: {split.left_out:,} of {split.tokens.num_documents:,} documents of {name}, which do not fit '
+                f'into a row of {config.data.length} tokens.'
+            )
+    return rows
 
 
 def on_one_device(params, setup: Setup):

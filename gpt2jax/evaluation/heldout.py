@@ -5,10 +5,11 @@ from collections.abc import Callable
 import numpy as np
 from ml_collections import FrozenConfigDict
 
+from gpt2jax.batches import rows_of
 from gpt2jax.config import overlay
-from gpt2jax.data.rows import Rows
 from gpt2jax.errors import UserError
 from gpt2jax.evaluation.pseudo import Hidden, pseudo_likelihood
+from gpt2jax.evaluation.scoring import FILLING
 from gpt2jax.evaluation.subject import Subject, SuiteResult, split_argument
 from gpt2jax.training.loop import evaluate_rows
 from gpt2jax.training.setup import Setup
@@ -26,7 +27,7 @@ def pseudo(subject: Subject, argument: str, track: Callable) -> SuiteResult:
     """
     split, options = split_argument('pseudo', argument, {'rows': subject.setup.config.evaluation.pseudo_rows})
     split = split or 'validation'
-    measured = [m.objective for m, _ in subject.setup.evaluations(subject.tokenizer.lossless) if m.name == 'masked']
+    measured = [m.objective for m, _ in subject.setup.evaluations(subject.tokenizer.lossless) if m.name in FILLING]
     if not measured:
         return SuiteResult({}, [], ['no pseudo-log-likelihood: the model was not trained to fill what is hidden'])
     figures, found = {}, {}
@@ -77,7 +78,7 @@ def length(subject: Subject, argument: str, track: Callable) -> SuiteResult:
     exact = [(measure, step) for measure, step in setup.evaluations(lossless) if measure.name == 'likelihood']
     if not exact:
         return SuiteResult({}, [], ['no figure: such a model gives a text no likelihood'], about)
-    rows = Rows(subject.rows(split).tokens, N, config.data.cross_documents, subject.tokenizer)
+    rows = rows_of(setup.config, subject.rows(split).tokens, subject.tokenizer)
     result = evaluate_rows(setup, exact, subject.params, rows, subject.tokenizer.byte_lengths, 0, track)
     names = [name for name in ('bits_per_byte', 'nats_per_token') if name in result]
     figures = {f'{name}_at_{N}': result[name] for name in names}

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
+from gpt2jax.batches import rows_of
 from gpt2jax.data import Prepared, Tokenizer
 from gpt2jax.data.corpora import make_corpus
 from gpt2jax.data.rows import Rows
@@ -49,8 +50,7 @@ class Subject:
 
     def rows(self, split: str) -> Rows:
         """The rows of a split, as long as those of training. Raises UserError for a split that is not there."""
-        data = self.setup.config.data
-        return Rows(self._split(split), data.length, data.cross_documents, self.tokenizer)
+        return rows_of(self.setup.config, self._split(split), self.tokenizer)
 
     def documents(self, split: str) -> Sequence[str]:
         """The texts of a split of the run's corpus, in order. Raises UserError for a split that is not there."""

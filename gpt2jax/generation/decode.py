@@ -49,17 +49,19 @@ class Reading:
       model: init_carry, apply, head (gpt2jax.models).
       tokenizer: its special tokens (gpt2jax.data.tokenizers); all but the one that ends a text are never written.
       kind: 'causal'; 'prefix', the prompt is seen in both directions; 'answer', so is the prompt with a <|mask|> behind
-        it, whose answer is written up to its <|sep|> (gpt2jax.objectives.span_corruption).
+        it, whose answer is written up to its <|sep|> (gpt2jax.objectives.span_corruption); 'target', the prompt is a
+        source that is seen in both directions, and its target is written (gpt2jax.objectives.seq2seq).
     """
 
     model: object
     tokenizer: object
     kind: str = 'causal'
 
-    @property
-    def question(self) -> list[int]:
-        """What is put behind a prompt."""
-        return [self.tokenizer.mask, self.tokenizer.sep] if self.kind == 'answer' else []
+    def ask(self, prompt: Sequence[int]) -> list[int]:
+        """A prompt as the model reads it."""
+        if self.kind == 'target':
+            return [self.tokenizer.end_of_text, *prompt, self.tokenizer.sep]
+        return [*prompt, self.tokenizer.mask, self.tokenizer.sep] if self.kind == 'answer' else list(prompt)
 
     @property
     def end(self) -> int:
@@ -72,9 +74,9 @@ class Reading:
         special = {self.tokenizer.mask, self.tokenizer.pad, self.tokenizer.sep, self.tokenizer.end_of_text}
         return np.array(sorted(special - {self.end}))
 
-    def pad_left(self, texts: Sequence[Sequence[int]]) -> tuple[np.ndarray, np.ndarray]:
-        """[B, P] ids and [B] lengths."""
-        slots = max(map(len, texts))
+    def pad_left(self, texts: Sequence[Sequence[int]], least: int = 0) -> tuple[np.ndarray, np.ndarray]:
+        """[B, P] ids and [B] lengths, with P `least` or more."""
+        slots = max(least, *map(len, texts))
         tokens_BP = np.full((len(texts), slots), self.tokenizer.pad, np.int32)
         for row, text in zip(tokens_BP, texts, strict=True):
             row[slots - len(text) :] = text
@@ -153,7 +155,7 @@ class Generator:
         Args:
           prompts: ids of each row, at least one; of a longer one than the context the end is read.
         """
-        texts = [[*prompt, *self._reading.question] for prompt in prompts]
+        texts = [self._reading.ask(prompt) for prompt in prompts]
         keys_B = jax.vmap(functools.partial(jax.random.fold_in, jax.random.key(seed)))(jnp.arange(len(texts)))
         rolling, context = self._reading.model.rolling, self._context
         keep, drawn, done_B = context - (not rolling), 0, jnp.zeros(len(texts), bool)

@@ -18,6 +18,7 @@ METHODS = {  # how a text is drawn, and what is to be said of it
     'causal': '',
     'prefix': 'the prompt is read in both directions',
     'answer': 'drawn as the answer to a <|mask|> behind the prompt: as long as the spans of span corruption are',
+    'target': 'drawn as the target of a source, which is read in both directions',
     'infilling': 'drawn by iterated infilling (Gibbs sampling of blocks): not samples of a likelihood',
 }
 
@@ -46,16 +47,19 @@ def sample_texts(
         again = f'the newest {context // 2} are read again, the rest forgotten'
         then = 'the oldest are forgotten one by one' if model.rolling else again
         console.print(f'longer than the context of {context} tokens: {then}', style='dim')
+    if method == 'target' and not prompt.strip():
+        raise UserError("--prompt: the objective seq2seq answers a source; give one, as in --prompt='h e l l o'")
+    between = '\t' if method == 'target' else ''
     pieces, decoder = [], codecs.getincrementaldecoder('utf-8')('replace')
     heading(console, 1, settings.num_samples)
-    write(console, prompt)
+    write(console, prompt + between)
     for piece_BN in generator.stream([ids] * settings.num_samples, settings.max_new_tokens, seed):
         pieces.append(piece_BN)
         write(console, decoder.decode(tokenizer.decode_bytes(until_end(piece_BN[0], tokenizer, settings.stop))))
     texts = [tokenizer.decode(until_end(row, tokenizer, settings.stop)) for row in np.concatenate(pieces, axis=1)]
     for number, text in enumerate(texts[1:], 2):
         heading(console, number, settings.num_samples)
-        write(console, prompt + text)
+        write(console, prompt + between + text)
     console.print('\n')
     return [{'prompt': prompt, 'text': text, 'method': method} for text in texts]
 
@@ -73,6 +77,7 @@ def choose_method(config, method: str) -> str:
     fitting += ['prefix', 'causal'] if exact and not fitting else []
     fitting += ['infilling'] if objective.mask_offset is not None else []
     fitting += ['answer'] if objective.answers else []
+    fitting += ['target'] if objective.pairs else []
     if method not in ('auto', *fitting):
         raise UserError(f'--method={method}: a model of the objective {kind} can do: auto, {", ".join(fitting)}')
     return fitting[0] if method == 'auto' else method

@@ -10,7 +10,9 @@ from gpt2jax.objectives.causal import Causal
 from gpt2jax.objectives.example import Example, Objective, Queries, position_in_segment
 from gpt2jax.objectives.hybrid import Hybrid
 from gpt2jax.objectives.masked import Masked
+from gpt2jax.objectives.permutation import Permutation
 from gpt2jax.objectives.prefix import Prefix
+from gpt2jax.objectives.seq2seq import Seq2Seq
 from gpt2jax.objectives.span_corruption import SpanCorruption
 from gpt2jax.objectives.switching import kind_at, phases
 
@@ -20,6 +22,8 @@ OBJECTIVES = {
     'prefix': Prefix,
     'hybrid': Hybrid,
     'span_corruption': SpanCorruption,
+    'permutation': Permutation,
+    'seq2seq': Seq2Seq,
 }
 
 
@@ -40,8 +44,10 @@ __all__ = [
     'Hybrid',
     'Masked',
     'Objective',
+    'Permutation',
     'Prefix',
     'Queries',
+    'Seq2Seq',
     'SpanCorruption',
     'kind_at',
     'make_objective',

@@ -54,8 +54,8 @@ class Example:
       queries: the second stream, or None: then the output at a token's own place predicts its target.
       continues: [B] bool, whether the first document of a row goes on from the row that came before it in its place, so
         that it may read a memory of it; None: it never does.
-      answers: how many places of a row, at most, have an order above 0 or are the last of their document's prefix: what
-        the decoder of an encoder-decoder reads; 0: all.
+      answers: what the decoder of an encoder-decoder reads: of a prompt so many places at its end; in training so many
+        places, at most, that have a weight, which need no other ones to be read; 0: all that follow a prefix.
     """
 
     inputs: Array
@@ -83,6 +83,7 @@ class Objective:
       mask_offset: how many positions before a hidden token it is predicted; None: hidden tokens have no place of their
         own.
       answers: whether what stands in the place of <|mask|> is written behind the text.
+      pairs: whether a document must be a source and its target, with <|sep|> between.
     """
 
     config: object
@@ -91,6 +92,7 @@ class Objective:
     reads: ClassVar[str] = 'full'
     mask_offset: ClassVar[int | None] = None
     answers: ClassVar[bool] = False
+    pairs: ClassVar[bool] = False
 
     def num_predictions(self, length: int) -> int:
         """Positions of a row that can have a weight: a static bound, so that the loss can gather them."""
@@ -102,6 +104,10 @@ class Objective:
         gpt2jax.evaluation.measures knows the names. The first decides which checkpoint is the best.
         """
         raise NotImplementedError
+
+    def asked(self, model):
+        """The model as one asks it about texts (gpt2jax.objectives.texts): itself, or what has its outputs in place."""
+        return model
 
     def __call__(self, batch: dict[str, Array], key: Array, progress: Array | float) -> Example:
         """Makes the Example of a batch.

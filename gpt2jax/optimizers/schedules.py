@@ -1,5 +1,6 @@
 """Learning-rate schedules by name. A new one is one function and its name in SCHEDULES."""
 
+import jax.numpy as jnp
 import optax
 
 
@@ -27,7 +28,25 @@ def warmup_stable_decay(optimizer, steps: int) -> optax.Schedule:
     return optax.linear_schedule(optimizer.learning_rate, final, optimizer.decay_steps, stable)
 
 
-SCHEDULES = {'constant': constant, 'cosine': cosine, 'linear': linear, 'wsd': warmup_stable_decay}
+def inverse_sqrt(optimizer, steps: int) -> optax.Schedule:
+    """Falls with the root of the step's number, whatever the length of the run (Vaswani et al. 2017, section 5.3).
+
+    There the peak is (width * warmup_steps)^-0.5; here it is `learning_rate`, and `final_fraction` is not used.
+    """
+
+    def falling(step):
+        return optimizer.learning_rate * jnp.sqrt(optimizer.warmup_steps / (optimizer.warmup_steps + step + 1))
+
+    return falling
+
+
+SCHEDULES = {
+    'constant': constant,
+    'cosine': cosine,
+    'linear': linear,
+    'inverse_sqrt': inverse_sqrt,
+    'wsd': warmup_stable_decay,
+}
 
 
 def make_schedule(optimizer, steps: int) -> optax.Schedule:

@@ -9,8 +9,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from gpt2jax.batches import rows_of
 from gpt2jax.data import Prepared
-from gpt2jax.data.rows import Rows, train_batch
+from gpt2jax.data.rows import train_batch
 from gpt2jax.describe import tree_bytes
 from gpt2jax.models import make_model
 from gpt2jax.models.cost import parameters_by_module
@@ -47,7 +48,7 @@ def count_predicted(config, prepared: Prepared) -> float:
       config: resolved.
       prepared: of its corpus and tokenizer.
     """
-    rows = Rows(prepared.splits['train'], config.data.length, config.data.cross_documents, prepared.tokenizer)
+    rows = rows_of(config, prepared.splits['train'], prepared.tokenizer)
     total, steps = 0.0, config.training.steps
     first = 0
     for kind, count in phase_lengths(config):
