@@ -92,6 +92,8 @@ def expected_cone(config, example: Example) -> np.ndarray:
         queries = example.queries
         return np.asarray(visible(queries.order - 1, example.order, queries.segment, example.segment))
     visible_BLL = np.asarray(visible(example.order, example.order, example.segment, example.segment))
+    if config.architecture == 'lstm':  # which passes padding over, while attention sees it as a document of its own
+        return visible_BLL & (np.asarray(example.segment) > 0)[:, None]
     window, every = config.attention.window, config.attention.global_every
     if not window:
         return visible_BLL

@@ -68,7 +68,7 @@ class LSTM:
     def apply(self, params, example: Example, carry: Memory | None = None, *, dropout_key: Array | None = None):
         """Hidden states of the last layer, [B, L, D], and the carry behind the last token.
 
-        A new document begins from nothing; padding leaves the state as it was.
+        A new document begins from nothing; padding leaves the state as it was, and has zeros for hidden states.
 
         Args:
           params: as `init` makes them (and `gather`, on a mesh).
@@ -96,7 +96,8 @@ class LSTM:
             rate = drops.hidden_drop if index + 1 < config.num_layers else config.dropout
             x_LBI = locked(h_LBH.astype(config.dtype), rate, index + 1)
             new_states.append(state)
-        return x_LBI.swapaxes(0, 1), None if carry is None else carry.replace(layers=tuple(new_states))
+        x_BLD = jnp.where(real_LB[..., None], x_LBI, 0).swapaxes(0, 1)
+        return x_BLD, None if carry is None else carry.replace(layers=tuple(new_states))
 
     def head(self, params):
         """(head_params, logits): `logits(head_params, hidden_ND)` is [N, V] in float32, -inf on padded ids."""
