@@ -6,7 +6,8 @@ import pytest
 from helpers import causal_example, tiny_config
 
 from gpt2jax.models import make_model
-from gpt2jax.models.cost import Flops, count_parameters, parameters_by_module, row_flops
+from gpt2jax.models.cost import Flops, count_parameters, parameters_by_module, row_flops, state_bytes
+from gpt2jax.models.lstm import layer_widths
 
 GPT2_SIZES = [
     ('small', 12, 768, 12, 124439808),
@@ -57,7 +58,11 @@ def forward_flops(config, length):
 
     example = jax.eval_shape(lambda: causal_example(1, length)).replace(visibility='permuted')  # the full map
     compiled = jax.jit(forward).lower(params, example).compile()
-    return compiled.cost_analysis()['flops']
+    flops = compiled.cost_analysis()['flops']
+    if config.architecture == 'lstm':  # XLA counts one step of the recurrence
+        recurrent = sum(2 * 4 * hidden**2 for _, hidden in layer_widths(config))
+        flops += (length - 1) * recurrent
+    return flops
 
 
 @pytest.mark.parametrize(
@@ -78,6 +83,13 @@ def forward_flops(config, length):
             'model__feedforward__kind': 'swiglu',
             'model__embedding__width': 128,
             'model__head__transform': True,
+            'data__length': 64,
+        },
+        {
+            'model__architecture': 'lstm',
+            'model__width': 256,
+            'model__recurrent__width': 384,
+            'model__embedding__width': 128,
             'data__length': 64,
         },
     ],
@@ -114,6 +126,17 @@ def test_the_head_is_paid_for_predictions_alone_and_over_the_padded_vocabulary()
     config = tiny_config(model__vocab_multiple=128).model
     assert row_flops(config, 16, 3).head == 3 * 2 * 32 * 384
     assert row_flops(config, 16, 3).matrices == row_flops(config, 16, 16).matrices
+
+
+def test_the_state_of_a_text_is_what_the_model_keeps():
+    """Keys and values grow with the text; an LSTM's state does not."""
+    for changes in ({}, {'model__dtype': 'bfloat16', 'model__attention__num_kv_heads': 2}, {'model__num_layers': 1}):
+        for architecture in ('transformer', 'lstm'):
+            config = tiny_config(model__architecture=architecture, model__recurrent__width=48, **changes).model
+            carry = jax.eval_shape(lambda config=config: make_model(config).init_carry(1, 20))
+            kept = sum(leaf.size * leaf.dtype.itemsize for leaf in jax.tree.leaves(carry.layers))
+            assert state_bytes(config, 20) == kept
+            assert state_bytes(config, 40) == (2 * kept if architecture == 'transformer' else kept)
 
 
 def test_each_convention_says_what_it_counts():
