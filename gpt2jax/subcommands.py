@@ -48,9 +48,12 @@ class Evaluate:
         values.define_run()
         values.text('split', 'validation', 'train, validation or test')
         values.texts('suite', 'NAME or NAME:ARGUMENT (docs/evaluation.md); may be given several times')
+        values.integer('stride', 0, 'tokens predicted at a time; 0: evaluation.stride of the run')
+        values.integer('context', 0, 'most tokens that one prediction reads; 0: evaluation.context of the run')
 
     def run(self, values, commands):
-        commands.evaluate(values.workdir, values.split, values.step, values['suite'].value)
+        suites, lengths = values['suite'].value, (values.stride, values.context)
+        commands.evaluate(values.workdir, values.split, values.step, suites, *lengths)
 
 
 class Sample:

@@ -75,7 +75,7 @@ def test_every_flag_of_the_issue_exists(capsys):
     expected = {
         'train': {'config', 'workdir', 'local_processes', 'coordinator', 'num_processes', 'process_id'},
         'train_together': {'config', 'workdir', 'seeds', 'learning_rates'},
-        'evaluate': {'workdir', 'split', 'step', 'suite'},
+        'evaluate': {'workdir', 'split', 'step', 'suite', 'stride', 'context'},
         'sample': {
             'workdir',
             'step',

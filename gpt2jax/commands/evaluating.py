@@ -6,6 +6,7 @@ from pathlib import Path
 from gpt2jax.commands.runs import console, make_rows, open_run, prepare_data, restore_params
 from gpt2jax.data import Prepared, Tokenizer
 from gpt2jax.errors import UserError
+from gpt2jax.evaluation.lengths import Lengths, likelihood_lengths
 from gpt2jax.evaluation.pseudo import pseudo_likelihood
 from gpt2jax.evaluation.subject import Subject
 from gpt2jax.evaluation.suites import check_suite, run_suite, write_result
@@ -21,19 +22,26 @@ BEHIND = {
 }
 
 
-def evaluate(path: str, split: str, which: str, suites: Sequence[str] = ()) -> dict[str, float]:
+def evaluate(
+    path: str, split: str, which: str, suites: Sequence[str] = (), stride: int = 0, context: int = 0
+) -> dict[str, float]:
     """What means something for the model of a run, on all of a split, each token once; or what suites measure.
 
     Args:
       split: train, validation or test.
       which: 'best', 'latest' or the number of a step.
       suites: 'NAME' or 'NAME:ARGUMENT' each (gpt2jax.evaluation.suites).
+      stride, context: in place of the config's `evaluation.stride` and `evaluation.context`; 0: as they are.
     """
+    given = {'evaluation.stride': stride, 'evaluation.context': context}
+    changes = {key: value for key, value in given.items() if value}
     if suites:
+        if changes:
+            raise UserError('--stride and --context are for the likelihood of a split, which is measured without --suite')
         if split != 'validation':
             raise UserError(f'--split={split}: a suite names its split itself, as in --suite=cloze:{split}')
         return run_suites(path, which, suites)
-    setup, workdir = open_run(path)
+    setup, workdir = open_run(path, changes)
     prepared = prepare_data(setup.config)
     rows, tokenizer = make_rows(setup.config, prepared), prepared.tokenizer
     if split not in rows:
@@ -91,7 +99,10 @@ def print_evaluation(result: dict[str, float], split: str, step: int, config) ->
     """One line a measure, and what it does not say."""
     where = f'step {step}, {split}:'
     if 'nats_per_token' in result:
-        console.print(f'{where} {likelihood_line(result)}', style='bold')
+        lengths = likelihood_lengths(config)
+        console.print(f'{where} {likelihood_line(result, lengths)}', style='bold')
+        if lengths.remembers and config.data.cross_documents:
+            console.print(f'in {config.evaluation.batch_size} lanes, which begin with the memory of one row', style='dim')
     for name, behind in BEHIND.items():
         if f'{name}_nats' not in result:
             continue
@@ -108,12 +119,13 @@ def print_evaluation(result: dict[str, float], split: str, step: int, config) ->
         console.print('no bits per byte: the tokenizer does not keep the bytes of a text', style='dim')
 
 
-def likelihood_line(result: dict[str, float]) -> str:
-    """Exact figures of a model that predicts from left to right."""
+def likelihood_line(result: dict[str, float], lengths: Lengths) -> str:
+    """Exact figures of a model that predicts from left to right, and how much text each prediction reads."""
     in_bytes = 'bits_per_byte' in result
     bits = f'{result["bits_per_byte"]:.4f} bits per byte, ' if in_bytes else ''
     count = f'{result["predicted"]:,} tokens' + (f', {result["bytes"]:,} bytes' if in_bytes else '')
-    return f'{bits}{result["nats_per_token"]:.4f} nats per token, perplexity {result["perplexity"]:.2f} ({count})'
+    nats = f'{result["nats_per_token"]:.4f} nats per token, perplexity {result["perplexity"]:.2f}'
+    return f'{bits}{nats} ({count}; {lengths})'
 
 
 def pseudo_line(result: dict[str, float]) -> str:

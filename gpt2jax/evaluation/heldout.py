@@ -99,6 +99,8 @@ def with_length(setup: Setup, rows_of: int) -> Setup:
     table = config.model.position.max_length
     changes = {
         'data.length': rows_of,
+        'evaluation.stride': 0,
+        'evaluation.context': 0,
         'model.position.max_length': max(rows_of, table),  # of learned positions it is no less than the rows
         'evaluation.batch_size': batch,
         'training.batch_size': batch,

@@ -53,6 +53,7 @@ def _training(setup: Setup) -> Step:
     rows, kind = config.training.batch_size, setup.kind_at(0)
     batch = setup.abstract_batch(rows)
     state = {'parameters': setup.abstract.params, 'optimizer': setup.abstract.opt_state, 'batch': batch}
+    state |= remembered(setup.abstract.carry)
     flops = {name: setup.step_flops(name, kind) for name in ('full map', 'causal half')}
     return Step(
         'train', lambda: setup.train_step(kind).lower(setup.abstract, batch), rows * config.data.length, flops, state
@@ -65,12 +66,17 @@ def _evaluations(setup: Setup) -> list[Step]:
     for measure, step in setup.evaluations(True):
         length, target = measure.lengths.context, measure.lengths.target
         batch, memory = setup.abstract_walk(measure), setup.abstract_memory(measure)
-        state = {'parameters': setup.abstract.params, 'batch': batch, 'memory': memory}
+        state = {'parameters': setup.abstract.params, 'batch': batch} | remembered(memory)
         row = row_flops(config.model, length, min(target, measure.objective.num_predictions(length)))
         flops = {name: rows * row.forward(name) for name in ('full map', 'causal half')}
         lower = _lowering(step, setup.abstract.params, batch, memory)
         steps.append(Step(f'evaluate {measure.name}', lower, rows * target, flops, state))
     return steps
+
+
+def remembered(carry) -> dict[str, object]:
+    """What a program holds of the rows before; {} where the model has no memory."""
+    return {} if carry is None else {'memory': carry}
 
 
 def _lowering(step, *arguments) -> Callable:
