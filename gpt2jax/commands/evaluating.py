@@ -37,7 +37,7 @@ def evaluate(
     changes = {key: value for key, value in given.items() if value}
     if suites:
         if changes:
-            raise UserError('--stride and --context are for the likelihood of a split, which is measured without --suite')
+            raise UserError('--stride and --context are for the likelihood of a split, measured without --suite')
         if split != 'validation':
             raise UserError(f'--split={split}: a suite names its split itself, as in --suite=cloze:{split}')
         return run_suites(path, which, suites)
@@ -102,7 +102,8 @@ def print_evaluation(result: dict[str, float], split: str, step: int, config) ->
         lengths = likelihood_lengths(config)
         console.print(f'{where} {likelihood_line(result, lengths)}', style='bold')
         if lengths.remembers and config.data.cross_documents:
-            console.print(f'in {config.evaluation.batch_size} lanes, which begin with the memory of one row', style='dim')
+            lanes = config.evaluation.batch_size
+            console.print(f'in {lanes} lanes, which begin with a memory of one row', style='dim')
     for name, behind in BEHIND.items():
         if f'{name}_nats' not in result:
             continue
