@@ -18,7 +18,9 @@ from gpt2jax.evaluation.costs import cost
 from gpt2jax.evaluation.finetuning import finetune_suite
 from gpt2jax.evaluation.harness import harness
 from gpt2jax.evaluation.heldout import length, pseudo
+from gpt2jax.evaluation.pairs import pairs
 from gpt2jax.evaluation.probing import probe_suite
+from gpt2jax.evaluation.sliding import sliding
 from gpt2jax.evaluation.subject import Subject, SuiteResult
 from gpt2jax.files import replace_file, write_json
 
@@ -86,7 +88,9 @@ SUITES = {
     'last_word': last_word,
     'pseudo': pseudo,
     'length': length,
+    'sliding': sliding,
     'cost': cost,
+    'pairs': pairs,
     'harness': harness,
 }
 

@@ -3,6 +3,7 @@
 import json
 import math
 
+import numpy as np
 import pytest
 from helpers import one_device_setup, silent, tiny_config
 from measuring import TOKENIZER, make_subject, no_bar
@@ -14,6 +15,8 @@ from gpt2jax.errors import UserError
 from gpt2jax.evaluation.heldout import length, pseudo
 from gpt2jax.evaluation.subject import SuiteResult, split_argument
 from gpt2jax.evaluation.suites import SUITES, check_suite, run_suite, slug_of, write_result
+from gpt2jax.losses import token_nats
+from gpt2jax.objectives.texts import text_example
 from gpt2jax.training.checkpoints import Checkpoints
 from gpt2jax.training.state import rest_of
 from gpt2jax.training.workdir import Workdir
@@ -143,6 +146,30 @@ def test_rows_of_another_length_are_exact_where_positions_allow_it(subject_of):
     for argument in ('', 'x', '0', '99999999', '16:tset'):
         with pytest.raises(UserError, match='--suite'):
             length(rotary, argument, no_bar)
+
+
+def test_sliding_predicts_each_token_once_with_the_context_that_it_says(subject_of):
+    """Against its definition: a text for each token, of what its window and its document let it see."""
+    subject, stride, context = subject_of('causal'), 8, 24
+    found = run_suite(subject, f'sliding:stride={stride},context={context}', no_bar)
+    tokens = np.asarray(subject.rows('validation').tokens.tokens, np.int32)
+    targets = np.arange(1, len(tokens))
+    begins = np.maximum((targets - 1) // stride * stride - (context - stride), 0)
+    starts = np.maximum.accumulate(np.where(tokens == TOKENIZER.end_of_text, np.arange(len(tokens)), 0))
+    begins, texts = np.maximum(begins, starts[targets - 1]), np.zeros((len(targets), context), np.int32)
+    for text, begin, target in zip(texts, begins, targets, strict=True):
+        text[: target - begin] = tokens[begin:target]
+    model, length_N = subject.setup.model, targets - begins
+    hidden_NLD, _ = model.apply(subject.params, text_example(texts, length_N, 'causal'))
+    head_params, logits = model.head(subject.params)
+    nats_N, _ = token_nats(logits(head_params, hidden_NLD[np.arange(len(targets)), length_N - 1]), tokens[targets])
+    assert found.items[0]['predicted'] == len(targets)
+    assert found.figures['nats_per_token_sliding'] == pytest.approx(float(np.mean(nats_N)), rel=1e-5)
+    assert 'context 24, stride 8' in found.lines[0]
+    whole = run_suite(subject, 'sliding:stride=32,context=32', no_bar).figures['nats_per_token_sliding']
+    assert whole != pytest.approx(found.figures['nats_per_token_sliding'], rel=1e-5)
+    assert 'no figure: config.' in run_suite(subject, 'sliding:context=999', no_bar).lines[0]
+    assert run_suite(subject_of('masked'), 'sliding', no_bar).figures == {}
 
 
 def test_angles_are_shrunk_to_the_length_that_is_read(subject_of):
