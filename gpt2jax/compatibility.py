@@ -21,6 +21,12 @@ REFUSED = {
 }
 
 
+# Architectures with a memory of earlier rows that has a length.
+REMEMBER = ('transformer_xl', 'xlnet')
+# Positions that a memory of earlier rows can be read by.
+BY_DISTANCE = ('relative', 'alibi', 't5', 'none')
+
+
 def attends(model: ConfigDict) -> bool:
     """Whether attention, positions and feed-forwards of `config.model` are read."""
     return model.architecture != 'lstm'
@@ -50,9 +56,9 @@ def check_architecture(config: ConfigDict) -> None:
 def check_memory(config: ConfigDict) -> None:
     """A memory of earlier rows needs a model that has one, rows that go on, and an objective that reads forwards."""
     model, data = config.model, config.data
-    if model.memory_length and model.architecture not in ('transformer_xl', 'xlnet'):
+    if model.memory_length and model.architecture not in REMEMBER:
         raise UserError(
-            f'config.model.memory_length = {model.memory_length}: only transformer_xl and xlnet have a memory of so '
+            f'config.model.memory_length = {model.memory_length}: only {" and ".join(REMEMBER)} have a memory of so '
             f'many tokens, not config.model.architecture = {model.architecture!r}'
         )
     if data.order == 'contiguous' and data.whole_documents:
@@ -64,6 +70,13 @@ def check_memory(config: ConfigDict) -> None:
         raise UserError(
             f'config.model.memory_length = {model.memory_length}: rows remember the ones before them, which they '
             'follow in the text only with config.data.order=contiguous'
+        )
+    longest = max(model.memory_length, config.evaluation.context - config.evaluation.stride)
+    if model.architecture in REMEMBER and longest and model.position.kind not in BY_DISTANCE:
+        raise UserError(
+            f'config.model.position.kind = {model.position.kind!r}: with a memory of {longest} tokens '
+            '(config.model.memory_length; in evaluation its context - stride) a place in a row would be taken for that '
+            f'of a token a row before; use one of: {", ".join(BY_DISTANCE)} (Dai et al. 2019, section 3.3)'
         )
     for _, kind in phases(config):
         if model.memory_length and kind not in ('causal', 'permutation'):
