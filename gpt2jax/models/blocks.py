@@ -195,6 +195,17 @@ def run_blocks(
     return x, None if caches is None else tuple(kept), None if memories is None else tuple(moved)
 
 
+def block_maps(config, layers, x_BLD: Array, context: Context) -> list[Array]:
+    """The attention weights of every layer of a stack, [B, H, L, L] each, without dropout."""
+    first_value, maps = None, []
+    for index, params in enumerate(layers):
+        layer = Layer(index, None, first_value)
+        (x_BLD, layer), kept = Block(config).apply({'params': params}, x_BLD, context, layer, mutable=['maps'])
+        first_value = layer.first_value
+        maps.append(kept['maps']['attention']['weights'][0])
+    return maps
+
+
 def _scan(config, run, layers, x, memories):
     """The layers as one compiled body in a loop; their parameters and memories are stacked here."""
     first_value = None

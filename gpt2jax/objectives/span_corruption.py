@@ -55,6 +55,7 @@ class SpanCorruption(Objective):
             position=position_BL,
             row=batch['row'],
             visibility='prefix',
+            answers=self.num_predictions(inputs_BL.shape[1]),
         )
 
 

@@ -51,6 +51,8 @@ class Row:
     def embed(self):
         config, params = self.config, self.params['embedding']
         x = np.asarray(params['token'], np.float64)[self.inputs]
+        if config.embedding.scale:
+            x = x * math.sqrt(config.width)
         if config.position.kind == 'learned':
             x = x + np.asarray(params['position']['embedding'])[self.position]
         if config.position.kind == 'sinusoidal':
