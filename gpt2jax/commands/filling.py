@@ -37,7 +37,7 @@ def fill(path: str, text: str, tokens_per_mask: int, choice: dict, which: str) -
     run = open_model(path, which)
     context = context_of(run.setup.config)
     blanks = read_blanks(text, run.tokenizer, tokens_per_mask, context)
-    reader = Reader(run.setup.model, on_one_device(run.params, run.setup))
+    reader = Reader(run.objective.asked(run.setup.model), on_one_device(run.params, run.setup))
     how, filled = fill_with(run, reader, blanks, choice, context)
     console.print(f'{run.workdir.path}, step {run.step}', style='dim')
     console.print(HOW[how].format(order=ORDERS[choice.order], scored=choice.scored), style='dim')

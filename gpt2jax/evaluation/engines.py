@@ -62,8 +62,9 @@ class Engine:
     longest: int
     window: int
 
-    def __init__(self, subject: Subject, batch_tokens: int):
-        self.setup, self.params = subject.setup, subject.params
+    def __init__(self, subject: Subject, batch_tokens: int, model):
+        """`model` is that of the subject, as its objective asks it."""
+        self.setup, self.params, self.model = subject.setup, subject.params, model
         self.tokenizer, self.context = subject.tokenizer, context_of(subject.setup.config)
         self.batch_tokens = batch_tokens
 
@@ -176,8 +177,8 @@ class ChainRule(Engine):
     without one its prefix is <|endoftext|> alone, so that it is causal.
     """
 
-    def __init__(self, subject: Subject, batch_tokens: int, prefix: bool):
-        super().__init__(subject, batch_tokens)
+    def __init__(self, subject: Subject, batch_tokens: int, model, prefix: bool):
+        super().__init__(subject, batch_tokens, model)
         self.prefix, self.longest, self.window = prefix, self.context, self.context + 1
 
     def check(self, request):
@@ -200,7 +201,7 @@ class ChainRule(Engine):
     def step(self, params, batch):
         inputs_BL, targets_BL = batch['tokens'][:, :-1], batch['tokens'][:, 1:]
         visibility, prefix_B = ('prefix', batch['prefix']) if self.prefix else ('causal', None)
-        model, chunk_tokens = self.setup.model, self.setup.config.loss.chunk_tokens
+        model, chunk_tokens = self.model, self.setup.config.loss.chunk_tokens
         hidden_BLD, _ = model.apply(params, text_example(inputs_BL, batch['length'], visibility, prefix_B))
         head_params, logits_fn = model.head(params)
         nats_BL, hits_BL = all_token_hits(logits_fn, head_params, hidden_BLD, targets_BL, chunk_tokens=chunk_tokens)
@@ -215,10 +216,10 @@ class OneHidden(Engine):
     A text is wrapped as the tokenizer says, for BERT in [CLS] and [SEP].
     """
 
-    def __init__(self, subject: Subject, batch_tokens: int, mask_offset: int):
-        super().__init__(subject, batch_tokens)
+    def __init__(self, subject: Subject, batch_tokens: int, model, mask_offset: int):
+        super().__init__(subject, batch_tokens, model)
         self.longest = self.window = self.context - len(self.tokenizer.wrap([]))
-        self.step = make_pseudo_step(self.setup.model, mask_offset)
+        self.step = make_pseudo_step(self.model, mask_offset)
 
     def row_length(self, request):
         ids = len(request.context) + len(request.target) + len(request.after)

@@ -74,7 +74,8 @@ def pseudo_likelihood(
     tokens_RL, segment_RL, begins_RL = (chosen[name][:, :-1] for name in ('tokens', 'segment', 'begins'))
     place_N2 = hideable(tokens_RL, segment_RL, objective)
     last_RL = ends_of_words(segment_RL, begins_RL) if within_word else np.zeros_like(tokens_RL)
-    step, size = jax.jit(make_pseudo_step(setup.model, objective.mask_offset)), setup.config.evaluation.batch_size
+    step = jax.jit(make_pseudo_step(objective.asked(setup.model), objective.mask_offset))
+    size = setup.config.evaluation.batch_size
     nats = []
     batches = one_hidden_each(tokens_RL, segment_RL, last_RL, place_N2, tokenizer.mask, size)
     for batch in track(batches, 'hiding one token at a time', -(-len(place_N2) // size)):
@@ -125,6 +126,9 @@ def make_pseudo_step(model, mask_offset: int):
     """(params, batch) -> ([B] nats of the hidden tokens, [B] whether each has the highest logit).
 
     Logits are made for these tokens alone.
+
+    Args:
+      model: as its objective asks it.
     """
 
     def pseudo_step(params, batch):

@@ -12,9 +12,10 @@ from collections.abc import Callable, Sequence
 
 from gpt2jax.evaluation.engines import ChainRule, Engine, OneHidden, Request, Score
 from gpt2jax.evaluation.subject import Subject
-from gpt2jax.objectives import make_objective
+from gpt2jax.objectives import Objective, make_objective
 
 BATCH_TOKENS = 8192  # of a batch, padding included
+FILLING = {'masked', 'permuted'}  # the measures of models that fill what is hidden
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,11 +71,12 @@ def make_scorers(subject: Subject, batch_tokens: int = BATCH_TOKENS) -> dict[str
     later one first. A model of span corruption has none.
     """
     found: dict[str, Scorer] = {}
-    for names, offset in objectives_of(subject):
+    for names, objective in objectives_of(subject):
+        model = objective.asked(subject.setup.model)
         if 'likelihood' in names and 'causal' not in found:
-            found['causal'] = Scorer('causal', ChainRule(subject, batch_tokens, prefix='prefix' in names))
-        if 'masked' in names and 'pseudo' not in found:
-            engine = OneHidden(subject, batch_tokens, offset)
+            found['causal'] = Scorer('causal', ChainRule(subject, batch_tokens, model, prefix='prefix' in names))
+        if names & FILLING and 'pseudo' not in found:
+            engine = OneHidden(subject, batch_tokens, model, objective.mask_offset)
             found |= {mode: Scorer(mode, engine) for mode in ('pseudo', 'pseudo_l2r')}
     return found
 
@@ -87,15 +89,15 @@ def best_mode(subject: Subject) -> str | None:
     for names, _ in objectives_of(subject):
         if 'likelihood' in names:
             return 'causal'
-        if 'masked' in names:
+        if names & FILLING:
             return 'pseudo_l2r'
     return None
 
 
-def objectives_of(subject: Subject) -> list[tuple[set[str], int | None]]:
-    """(names of its measures, its mask_offset) of each objective of a run, the last one first."""
+def objectives_of(subject: Subject) -> list[tuple[set[str], Objective]]:
+    """Each objective of a run, the last one first, behind the names of its measures."""
     objectives = [make_objective(subject.setup.config, kind) for kind in subject.kinds]
-    return [({name for name, _ in objective.evaluations()}, objective.mask_offset) for objective in objectives]
+    return [({name for name, _ in objective.evaluations()}, objective) for objective in objectives]
 
 
 def score_all(scorers: dict[str, Scorer], requests: Sequence[Request], track: Callable) -> dict[str, list[Score]]:

@@ -1,4 +1,4 @@
-"""Weights that travel: Hugging Face folders of GPT-2, BERT and RoBERTa to runs of ours, and back.
+"""Weights that travel: Hugging Face folders of GPT-2, BERT, RoBERTa and XLNet to runs of ours, and back.
 
 The two names of each tensor stand in one table (layouts.py), which is read in both directions. What either side cannot
 say is refused by name (configs.py, expressing.py), before any number is read.

@@ -10,7 +10,7 @@ ACTIVATIONS = {
     'gelu': 'gelu',
     'relu': 'relu',
 }
-FAMILIES = {'gpt2': 'gpt2', 'bert': 'bert', 'roberta': 'bert', 'xlm-roberta': 'bert'}
+FAMILIES = {'gpt2': 'gpt2', 'bert': 'bert', 'roberta': 'bert', 'xlm-roberta': 'bert', 'xlnet': 'xlnet'}
 OFFSET = {'roberta': 2, 'xlm-roberta': 2}  # positions count from padding_idx + 1
 # Keys that must have one value (the default of transformers, which is also that of a file without the key).
 ONLY = {
@@ -26,12 +26,20 @@ ONLY = {
         'add_cross_attention': False,
         'is_encoder_decoder': False,
     },
+    'xlnet': {
+        'attn_type': 'bi',
+        'bi_data': False,
+        'same_length': False,
+        'reuse_len': None,
+        'untie_r': True,
+    },
 }
+XLNET_LENGTH = 512  # of the rows it was trained with (Yang et al. 2019, section 3.1); its positions have no end
 LARGEST_SIZE = {'num_layers': 1000, 'other': 1 << 24}
 
 
 def family_of(theirs: dict, origin) -> str:
-    """gpt2 or bert. Raises UserError for any other model_type."""
+    """gpt2, bert or xlnet. Raises UserError for any other model_type."""
     kind = theirs.get('model_type')
     if not isinstance(kind, str) or kind not in FAMILIES:
         raise UserError(f'{origin}: model_type = {kind!r} is not among {", ".join(FAMILIES)}')
@@ -56,7 +64,7 @@ def changes_of(theirs: dict, tensors, origin) -> dict:
             reader.wrong.append(f'{key} = {theirs[key]!r} (only {only!r} can be expressed)')
     if theirs.get('quantization_config'):
         reader.wrong.append('quantization_config (only whole weights can be read)')
-    changes = (_gpt2_changes if family == 'gpt2' else _bert_changes)(reader, tensors)
+    changes = {'gpt2': _gpt2_changes, 'bert': _bert_changes, 'xlnet': _xlnet_changes}[family](reader, tensors)
     if reader.wrong:
         raise UserError(f'{origin}: this model cannot be expressed here:\n  ' + '\n  '.join(reader.wrong))
     length = changes['model.position.max_length']
@@ -81,8 +89,8 @@ class _Reader:
             raise UserError(f'{self.origin}: {key} = {value!r} is not a number')
         return float(value)
 
-    def activation(self, key: str) -> str:
-        value = self.theirs.get(key)
+    def activation(self, key: str, default: str | None = None) -> str:
+        value = self.theirs.get(key, default)
         if not isinstance(value, str) or value not in ACTIVATIONS:
             self.wrong.append(f'{key} = {value!r} (there are {", ".join(ACTIVATIONS)})')
         return ACTIVATIONS.get(value if isinstance(value, str) else '', 'gelu')
@@ -137,6 +145,41 @@ def _bert_changes(reader: _Reader, tensors) -> dict:
         'model.head.bias': transform,
         'model.head.transform': transform,
         'model.head.pooler': 'pooler.dense.weight' in tensors,
+        'model.init.residual': 'plain',
+        'model.init.std': reader.number('initializer_range', 0.02),
+    }
+
+
+def _xlnet_changes(reader: _Reader, tensors) -> dict:
+    width, heads = reader.size('d_model', 1024), reader.size('n_head', 16)
+    if reader.theirs.get('d_head') is not None and reader.size('d_head') * heads != width:
+        reader.wrong.append(f'd_head = {reader.theirs["d_head"]!r} (only d_model / n_head can be expressed)')
+    clamp = reader.theirs.get('clamp_len', -1)
+    if type(clamp) is not int or clamp > LARGEST_SIZE['other']:
+        raise UserError(f'{reader.origin}: clamp_len = {clamp!r} is not a whole number up to {LARGEST_SIZE["other"]}')
+    dropout = reader.number('dropout', 0.1)
+    return {
+        'objective.kind': 'permutation',
+        'objective.rate': 1 / 6,
+        'model.architecture': 'xlnet',
+        'model.num_layers': reader.size('n_layer', 24, 'num_layers'),
+        'model.memory_length': 0 if reader.theirs.get('mem_len', 512) in (None, 0) else reader.size('mem_len', 512),
+        'model.width': width,
+        'model.vocab_size': reader.size('vocab_size', 32000),
+        'model.dropout': dropout,
+        'model.position.kind': 'relative',
+        'model.position.max_length': XLNET_LENGTH,
+        'model.position.clamp_length': max(clamp, 0),
+        'model.position.segments': True,
+        'model.attention.num_heads': heads,
+        'model.attention.bias': False,
+        'model.attention.dropout': dropout,
+        'model.feedforward.kind': reader.activation('ff_activation', 'gelu'),
+        'model.feedforward.width': reader.size('d_inner', 4096),
+        'model.norm.placement': 'post',
+        'model.norm.epsilon': reader.number('layer_norm_eps', 1e-12),
+        'model.head.tied': reader.tied() or 'lm_loss.weight' not in tensors,
+        'model.head.bias': 'lm_loss.bias' in tensors,
         'model.init.residual': 'plain',
         'model.init.std': reader.number('initializer_range', 0.02),
     }

@@ -17,6 +17,13 @@ from gpt2jax.interop.weight_files import write_tensors
 from gpt2jax.optimizers import path_name
 
 DTYPES = ('float32', 'bfloat16', 'float16')
+PREFIX = {  # of the names of tensors
+    'GPT2LMHeadModel': 'transformer.',
+    'BertForMaskedLM': 'bert.',
+    'BertModel': '',
+    'XLNetLMHeadModel': 'transformer.',
+    'XLNetModel': '',
+}
 
 
 def check_target(folder: Path, dtype: str) -> None:
@@ -52,8 +59,7 @@ def write_folder(
     """
     check_target(folder, dtype)
     temporary = folder.with_name(f'.{folder.name}.{os.getpid()}.unfinished')
-    prefix = {'GPT2LMHeadModel': 'transformer.', 'BertForMaskedLM': 'bert.', 'BertModel': ''}
-    entries = {'gpt2': layouts.gpt2, 'bert': layouts.bert}[family](model, prefix[hf_config['architectures'][0]])
+    entries = layouts.TABLES[family](model, PREFIX[hf_config['architectures'][0]])
     shapes = shapes_of(params)
     specs = {entry.name: entry.shape(shapes, model.vocab_size) for entry in entries}
     try:

@@ -20,7 +20,7 @@ def write_tokenizer(folder: Path, tokenizer, model, family: str) -> None:
     Args:
       tokenizer: ours, or one that came from a Hugging Face folder, which is written as it came.
       model: `config.model`; special tokens whose ids are not in its vocabulary are left out.
-      family: gpt2 or bert; BERT's adds the special tokens of `tokenizer.wrap` to a text, as BERT's does.
+      family: gpt2, bert or xlnet; BERT's adds the special tokens of `tokenizer.wrap` to a text, as BERT's does.
     """
     if isinstance(tokenizer, HuggingFaceTokenizer):
         tokenizer.save(folder)

@@ -10,9 +10,8 @@ import numpy as np
 
 from gpt2jax.data.files import digest_file
 from gpt2jax.errors import UserError
-from gpt2jax.interop import layouts
 from gpt2jax.interop.configs import OFFSET, changes_of, family_of
-from gpt2jax.interop.layouts import COPIES, IGNORED, Entry, plain_name
+from gpt2jax.interop.layouts import COPIES, IGNORED, TABLES, Entry, plain_name
 from gpt2jax.interop.weight_files import DTYPES, Header, read_config, read_headers, read_tensor
 from gpt2jax.optimizers import path_name
 
@@ -26,7 +25,7 @@ class Source:
     Attributes:
       folder: where it is.
       hf_config: its config.json.
-      family: gpt2 or bert.
+      family: gpt2, bert or xlnet.
       names: {plain name: name in the file}.
       headers: {name in the file: Header}.
       changes: what its config changes in ours.
@@ -41,13 +40,14 @@ class Source:
 
     @property
     def model_type(self) -> str:
-        """As the folder says: gpt2, bert, roberta, xlm-roberta."""
+        """As the folder says: gpt2, bert, roberta, xlm-roberta, xlnet."""
         return self.hf_config['model_type']
 
     @property
     def predicts(self) -> bool:
         """Whether there is a head that the model was trained to predict tokens with."""
-        return self.family == 'gpt2' or self.changes['model.head.transform']
+        head = {'bert': 'model.head.transform', 'xlnet': 'model.head.bias'}
+        return self.family == 'gpt2' or self.changes[head[self.family]]
 
     def digests(self) -> dict[str, str]:
         """{file: sha256} of the files with the weights."""
@@ -81,9 +81,8 @@ def open_folder(folder: Path) -> Source:
 
 def entries_of(source: Source, model) -> list[Entry]:
     """The table of the source's tensors under their plain names; `model` is `config.model`, resolved."""
-    if source.family == 'gpt2':
-        return layouts.gpt2(model, prefix='')
-    return layouts.bert(model, prefix='', offset=OFFSET.get(source.model_type, 0))
+    options = {'offset': OFFSET.get(source.model_type, 0)} if source.family == 'bert' else {}
+    return TABLES[source.family](model, prefix='', **options)
 
 
 def check(source: Source, model, abstract) -> list[str]:

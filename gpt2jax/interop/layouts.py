@@ -1,6 +1,7 @@
 """Which tensor of a Hugging Face model holds which of our parameters: one table a family, read in both directions.
 
-Ours are named by their path in the tree. Kernels are [out, in] on our side; GPT-2's are [in, out] on the other.
+Ours are named by their path in the tree. Kernels are [out, in] on our side; GPT-2's are [in, out] on the other, and
+XLNet's have an axis of heads and one of their width.
 """
 
 import re
@@ -22,6 +23,7 @@ class Entry:
       transposed: whether the file has [in, out].
       vocabulary: whether its first axis is that of the ids; ours is padded (gpt2jax.models.embedding.padded_vocab).
       offset: rows in front that are not ours: RoBERTa's positions count from 2.
+      folded: shape in the file, where it has other axes than ours; (): it has the same.
     """
 
     name: str
@@ -29,15 +31,19 @@ class Entry:
     transposed: bool = False
     vocabulary: bool = False
     offset: int = 0
+    folded: tuple[int, ...] = ()
 
     def shape(self, shapes: Shapes, vocab_size: int) -> tuple[int, ...]:
         """Of the tensor in the file; `shapes` are ours, by path."""
         rows = vocab_size if self.vocabulary else self.offset + sum(shapes[path][0] for path in self.paths)
         shape = (rows, *shapes[self.paths[0]][1:])
-        return shape[::-1] if self.transposed else shape
+        return self.folded or (shape[::-1] if self.transposed else shape)
 
     def split(self, tensor: np.ndarray, shapes: Shapes) -> Iterator[tuple[str, np.ndarray]]:
         """(path, parameter) of a tensor of the file. Rows of the vocabulary's padding are zero."""
+        if self.folded:
+            own = shapes[self.paths[0]]
+            tensor = tensor.reshape(own[::-1] if self.transposed else own)
         rows = (tensor.T if self.transposed else tensor)[self.offset :]
         for path in self.paths:
             count = shapes[path][0]
@@ -53,7 +59,8 @@ class Entry:
             rows = rows[:vocab_size]
         if self.offset:
             rows = np.pad(rows, [(self.offset, 0)] + [(0, 0)] * (rows.ndim - 1))
-        return np.ascontiguousarray(rows.T) if self.transposed else rows
+        rows = np.ascontiguousarray(rows.T) if self.transposed else rows
+        return rows.reshape(self.folded) if self.folded else rows
 
 
 def gpt2(model, prefix: str = 'transformer.') -> list[Entry]:
@@ -113,9 +120,46 @@ def bert(model, prefix: str = 'bert.', offset: int = 0) -> list[Entry]:
     return entries
 
 
+def xlnet(model, prefix: str = 'transformer.') -> list[Entry]:
+    """XLNetLMHeadModel; without a bias in its head XLNetModel, which has no prefix. `model` is `config.model`."""
+    width, heads = model.width, model.attention.num_heads
+    folded = (width, heads, width // heads)
+    entries = [
+        Entry(prefix + 'word_embedding.weight', ('embedding/token',), vocabulary=True),
+        Entry(prefix + 'mask_emb', ('embedding/query',), folded=(1, 1, width)),
+    ]
+    for i in range(model.num_layers):
+        theirs, ours = f'{prefix}layer.{i}.', f'blocks/{i}/'
+        for name in ('query', 'key', 'value', 'relative'):
+            path = f'{ours}attention/{name}/kernel'
+            entries.append(Entry(f'{theirs}rel_attn.{name[0]}', (path,), transposed=True, folded=folded))
+        entries.append(Entry(f'{theirs}rel_attn.o', (f'{ours}attention/out/kernel',), folded=folded))
+        for there, here in XLNET_SCORES.items():
+            entries.append(Entry(f'{theirs}rel_attn.{there}', (f'{ours}attention/relative/{here}',)))
+        entries += _norm(theirs + 'rel_attn.layer_norm', ours + 'norm_attention')
+        entries += _linear(theirs + 'ff.layer_1', (ours + 'feedforward/expand',))
+        entries += _linear(theirs + 'ff.layer_2', (ours + 'feedforward/contract',))
+        entries += _norm(theirs + 'ff.layer_norm', ours + 'norm_feedforward')
+    if model.head.bias:
+        entries.append(Entry('lm_loss.bias', ('head/bias',), vocabulary=True))
+    if not model.head.tied:
+        entries.append(Entry('lm_loss.weight', ('head/kernel',), vocabulary=True))
+    return entries
+
+
+# What is learned for the scores of one layer, beside the projection of distances.
+XLNET_SCORES = {
+    'r_w_bias': 'content_bias',
+    'r_r_bias': 'position_bias',
+    'r_s_bias': 'segment_bias',
+    'seg_embed': 'segment_embedding',
+}
+TABLES = {'gpt2': gpt2, 'bert': bert, 'xlnet': xlnet}
+
 # Names that a family goes by in its files -> the one in the tables above.
 RENAMED = {
     'gpt2': ((r'^transformer\.', ''),),
+    'xlnet': ((r'^transformer\.', ''),),
     'bert': (
         (r'^(bert|roberta)\.', ''),
         (r'LayerNorm\.gamma$', 'LayerNorm.weight'),
@@ -128,11 +172,13 @@ RENAMED = {
 # Left out where no parameter is made of them: buffers, the head of next sentences, a bias that an untied head ignores.
 IGNORED = {
     'gpt2': r'h\.\d+\.attn\.(bias|masked_bias)',
+    'xlnet': r'(?!)',
     'bert': r'embeddings\.(position_ids|token_type_ids)|cls\.seq_relationship\.(weight|bias)|cls\.predictions\.bias',
 }
 # Tensors that may be written twice: the second must be the first.
 COPIES = {
     'gpt2': {'lm_head.weight': 'wte.weight'},
+    'xlnet': {'lm_loss.weight': 'word_embedding.weight'},
     'bert': {
         'cls.predictions.decoder.weight': 'embeddings.word_embeddings.weight',
         'cls.predictions.decoder.bias': 'cls.predictions.bias',

@@ -67,7 +67,7 @@ def by_pair(config, distance_LM: Array) -> Distances:
     For the cache of decoding, whose slots are in no order.
     """
     L, M = distance_LM.shape
-    first = M - 1
+    first = M  # of a query one place behind the newest of M tokens
     index_LM = jnp.clip(first + distance_LM, 0, first + L - 1)
     return Distances(waves(config, jnp.arange(first, -L, -1)), index=index_LM)
 

@@ -120,8 +120,7 @@ class Transformer:
         segment_BM = jax.lax.dynamic_update_slice(carry.segment, example.segment, (0, slot))
         carry = Cache(carry.layers, order_BM, segment_BM, carry.filled + L)
         mask_BLM = visible(example.order, order_BM, example.segment, segment_BM)
-        place_M = carry.filled - 1 - (carry.filled - 1 - jnp.arange(slots)) % slots  # of the newest token in each slot
-        distance_LM = place_M - (carry.filled - L + jnp.arange(L))[:, None]
+        distance_LM = slot_places(carry) - (carry.filled - L + jnp.arange(L))[:, None]
         sight = Sight(mask_BLM, visibility=visibility, window=window)
         return *self._tell(params, example, sight, distance_LM, slot=slot), carry
 
@@ -161,3 +160,9 @@ class Transformer:
         )
         order_BM = jnp.zeros((batch_size, slots), jnp.int32)
         return Cache(layers, order_BM, order_BM - 1, jnp.zeros((), jnp.int32))
+
+
+def slot_places(cache: Cache) -> Array:
+    """[M] int32: of the newest token in each slot, how many were written before it."""
+    slots, newest = cache.order.shape[1], cache.filled - 1
+    return newest - (newest - jnp.arange(slots)) % slots
