@@ -9,6 +9,12 @@ from gpt2jax.objectives import phases
 # Objectives of the architectures that cannot serve every order, and why.
 OBJECTIVES_OF = {
     'lstm': (('causal',), 'it reads from left to right alone'),
+    'encoder_decoder': (('span_corruption', 'prefix', 'seq2seq'), 'its encoder needs a prefix to read'),
+    'xlnet': (('permutation', 'causal'), 'it predicts tokens in an order, and none from a place that hides it'),
+}
+# Objectives that one architecture alone can serve, and why.
+ARCHITECTURE_OF = {
+    'permutation': ('xlnet', 'no other has a second stream, which predicts tokens that it has not read'),
 }
 
 # Keys that an architecture cannot honour, with the values that leave them alone. Keys of parts that it does not have,
@@ -17,6 +23,11 @@ REFUSED = {
     'lstm': {
         'model.head.cutoffs': ('', 'its embedding is one table'),
         'model.parametrization.kind': ('standard', 'the rules for widths are those of a Transformer'),
+    },
+    'xlnet': {
+        'model.position.kind': ('relative', 'its queries know their places by the distances of others'),
+        'model.attention.window': (0, 'its queries see whatever comes before them in the order'),
+        'model.attention.value_residual': (False, 'two streams would share the values of the first layer'),
     },
 }
 
@@ -42,6 +53,14 @@ def check_architecture(config: ConfigDict) -> None:
             key = 'objective.switch' if step else 'objective.kind'
             raise UserError(
                 f'config.{key} = {values[key]!r}: {name} cannot serve {kind!r}, as {why}; it can: {", ".join(kinds)}'
+            )
+    for step, kind in phases(config):
+        only, because = ARCHITECTURE_OF.get(kind, (architecture, ''))
+        if architecture != only:
+            key = 'objective.switch' if step else 'objective.kind'
+            raise UserError(
+                f'config.{key} = {values[key]!r}: not with {name}, as {because}; set '
+                f'config.model.architecture to {only!r}, or train another objective'
             )
     for key, (harmless, because) in REFUSED.get(architecture, {}).items():
         if values[key] != harmless:

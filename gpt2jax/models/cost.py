@@ -54,6 +54,17 @@ def transformer_body(config, length: int, predictions: int) -> tuple[int, int]:
     return 2 * (weights + widen) * length, 4 * config.num_layers * config.width * length**2
 
 
+def encoder_decoder_body(config, length: int, predictions: int) -> tuple[int, int]:
+    """Of an encoder over the whole row, and a decoder over the places that are predicted."""
+    block = attention_weights(config) + feedforward_weights(config)
+    of_queries = config.num_layers * (block + 2 * config.width**2)  # cross-attention's queries, and its way out
+    of_keys = config.num_layers * (attention_weights(config) - 2 * config.width**2)
+    widen = config.width * config.embedding.width if config.embedding.width != config.width else 0
+    read = (config.encoder_layers * block + of_keys + widen) * length
+    maps = config.encoder_layers * length**2 + config.num_layers * predictions * (predictions + length)
+    return 2 * (read + (of_queries + widen) * predictions), 4 * config.width * maps
+
+
 def lstm_body(config, length: int, predictions: int) -> tuple[int, int]:
     """Of an LSTM: the four gates of every layer read its input and its own last output; there is no attention."""
     weights = sum(4 * hidden * (inputs + hidden) for inputs, hidden in layer_widths(config))
@@ -72,7 +83,7 @@ def feedforward_weights(config) -> int:
 
 
 # A new architecture: (config, length, predictions) -> FLOPs of one row's matrices, and of its attention maps in full.
-BODIES = {'transformer': transformer_body, 'lstm': lstm_body}
+BODIES = {'transformer': transformer_body, 'encoder_decoder': encoder_decoder_body, 'lstm': lstm_body}
 
 
 def state_bytes(config, tokens: int) -> int:
@@ -81,7 +92,7 @@ def state_bytes(config, tokens: int) -> int:
 
 
 def transformer_state(config, tokens: int) -> int:
-    """Keys and values of every token in every layer."""
+    """Keys and values of every token in every layer; an encoder-decoder's are its decoder's, of the source too."""
     kv = config.width * config.attention.num_kv_heads // config.attention.num_heads
     return 2 * config.num_layers * kv * jnp.dtype(config.dtype).itemsize * tokens
 
@@ -92,14 +103,14 @@ def lstm_state(config, tokens: int) -> int:
 
 
 # A new architecture: (config, tokens) -> bytes.
-STATES = {'transformer': transformer_state, 'lstm': lstm_state}
+STATES = {'transformer': transformer_state, 'encoder_decoder': transformer_state, 'lstm': lstm_state}
 
 
 def parameters_by_module(params) -> list[tuple[str, str, int]]:
     """(path, shape, count) of every parameter of a tree of arrays or shapes; equal layers are counted together."""
     rows = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(params)[0]:
-        name = re.sub(r'^blocks/\d+/', 'blocks/*/', jax.tree_util.keystr(path, simple=True, separator='/'))
+        name = re.sub(r'^(blocks|encoder)/\d+/', r'\1/*/', jax.tree_util.keystr(path, simple=True, separator='/'))
         rows.setdefault((name, 'x'.join(map(str, leaf.shape))), []).append(math.prod(leaf.shape))
     return [
         (name, f'{len(counts)} x [{shape}]' if len(counts) > 1 else f'[{shape}]', sum(counts))

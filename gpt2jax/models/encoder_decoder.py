@@ -9,43 +9,37 @@ Axes: B batch, L length, S source length, T decoder length, M cache slots, D wid
 
 import dataclasses
 import functools
-from typing import ClassVar
 
 import jax
 import jax.numpy as jnp
 from flax import struct
 from jax import Array
 
-from gpt2jax.models.attention import Context, Cross, LayerCache
+from gpt2jax.models.attention import Cross
 from gpt2jax.models.blocks import block_maps, init_blocks, run_block, run_blocks
 from gpt2jax.models.embedding import Embedding, init_head, read_head
 from gpt2jax.models.linear import dropout_rows
-from gpt2jax.models.masks import Sight, distances, visible
+from gpt2jax.models.masks import Sight, visible
 from gpt2jax.models.norms import make_norm
+from gpt2jax.models.transformer import Cache, Transformer
 from gpt2jax.objectives import Example, position_in_segment
-from gpt2jax.placement import ALONE, Placement
 
 
 @struct.dataclass
-class Cache:
+class Carry:
     """The carry of decoding: what later tokens may read of earlier ones.
 
     Attributes:
-      layers: the decoder's keys and values, a tuple over its layers, and those it made of the encoder's output.
-      order, segment: [B, M] of the decoder's tokens in the slots; empty slots have segment -1, which nobody sees.
-      filled: how many slots are in use, the same for all rows.
-      source: [B, S] the segment of each token that the encoder has read; None before a prompt was read.
+      cache: of the decoder; once a prompt is read, each layer holds what it makes of the encoder's output as well.
+      source: [B, S] the segment of each token that the encoder has read; None before a prompt is read.
     """
 
-    layers: tuple[LayerCache, ...]
-    order: Array
-    segment: Array
-    filled: Array
+    cache: Cache
     source: Array | None = None
 
 
 @dataclasses.dataclass(frozen=True)
-class EncoderDecoder:
+class EncoderDecoder(Transformer):
     """Pure functions over a tree of parameters; `config` is `config.model`, resolved; `placement` is where they run.
 
     The tree: `embedding`, and `decoder_embedding` where the decoder has its own; `encoder` and `blocks`, those of the
@@ -53,11 +47,6 @@ class EncoderDecoder:
     where it has parameters of its own. A position counts from 0 on either side. What a position encoding adds to the
     scores, and a window, is for tokens of one side: cross-attention has neither.
     """
-
-    config: object
-    placement: Placement = ALONE
-
-    rolling: ClassVar[bool] = False  # decoding ends where the slots do
 
     def init(self, key: Array):
         """Initial parameters, float32. They depend on the key and on the sizes alone."""
@@ -82,10 +71,7 @@ class EncoderDecoder:
         rest = {name: tree for name, tree in params.items() if name not in blocks}
         return self.placement.whole(rest, dtype=self.config.dtype) | blocks
 
-    def init_memory(self, batch_size: int) -> None:
-        """Nothing goes from a row to the next."""
-
-    def apply(self, params, example: Example, carry: Cache | None = None, *, dropout_key: Array | None = None):
+    def apply(self, params, example: Example, carry: Carry | None = None, *, dropout_key: Array | None = None):
         """Hidden states after the final norm, [B, L, D], and the carry. They are 0 where the decoder reads nothing.
 
         Args:
@@ -96,90 +82,70 @@ class EncoderDecoder:
           dropout_key: None turns dropout off.
         """
         if carry is not None and carry.source is not None:
-            return self._decode(params, example.replace(position=example.order), None, carry.source, carry)
+            return self._decode(params, example.replace(position=example.order), None, carry)
         encoder_key, decoder_key = (None, None) if dropout_key is None else jax.random.split(dropout_key)
         source, target = both_sides(example)
-        encoded_BLD = self.encode(params, source, encoder_key)
+        encoded_BSD = self.encode(params, source, encoder_key)
         if carry is not None:
-            return self._begin(params, target, encoded_BLD, source.segment, carry)
-        target, place_BL = compact(target)
-        hidden_BTD, _ = self._decode(params, target, encoded_BLD, source.segment, key=decoder_key)
-        return spread(hidden_BTD, place_BL), None
+            return self._begin_text(params, target, encoded_BSD, Carry(carry.cache, source.segment))
+        target, slot_BL = compact(target)
+        hidden_BTD, _ = self._decode(params, target, encoded_BSD, Carry(None, source.segment), decoder_key)
+        return spread(hidden_BTD, slot_BL), None
 
     def encode(self, params, example: Example, key: Array | None = None) -> Array:
         """What the encoder makes of a text, [B, L, D]; `key` seeds dropout."""
         embed_key, block_key = (None, None) if key is None else jax.random.split(key)
-        x_BLD, context, _ = self._enter(params['embedding'], example, None, embed_key)
-        x_BLD, *_ = run_blocks(self.config, params['encoder'], x_BLD, context, key=block_key, path='encoder')
-        return self._leave(params, 'norm_encoder', x_BLD)
+        x_BSD, context, _ = self._enter(params['embedding'], example, None, embed_key)
+        x_BSD, *_ = run_blocks(self.config, params['encoder'], x_BSD, context, key=block_key, path='encoder')
+        return self._leave(params, 'norm_encoder', x_BSD)
 
     def attention_maps(self, params, example: Example) -> list[Array]:
         """The attention weights of every layer of the encoder, [B, H, L, L] each, without dropout."""
-        x_BLD, context, _ = self._enter(params['embedding'], example)
-        return block_maps(self.config, params['encoder'], x_BLD, context)
+        x_BSD, context, _ = self._enter(params['embedding'], example, None, None)
+        return block_maps(self.config, params['encoder'], x_BSD, context)
 
     def head(self, params):
         """(head_params, logits): `logits(head_params, hidden_ND)` is [N, V] in float32, -inf on padded ids."""
-        own = {} if self.config.embedding.shared else {'embedding': params['decoder_embedding']}
-        return read_head(self.config, params | own)
+        return read_head(self.config, params | {'embedding': self._decoder_embedding(params)})
 
-    def init_carry(self, batch_size: int, slots: int) -> Cache:
+    def init_carry(self, batch_size: int, slots: int) -> Carry:
         """An empty cache for `slots` tokens a row."""
-        order_BM = jnp.zeros((batch_size, slots), jnp.int32)
-        layers = tuple(self._empty(batch_size, slots) for _ in range(self.config.num_layers))
-        return Cache(layers, order_BM, order_BM - 1, jnp.zeros((), jnp.int32))
+        return Carry(super().init_carry(batch_size, slots))
 
-    def _empty(self, batch_size: int, slots: int) -> LayerCache:
-        config = self.config
-        shape = (batch_size, config.attention.num_kv_heads, slots, config.width // config.attention.num_heads)
-        return LayerCache(jnp.zeros(shape, config.dtype), jnp.zeros(shape, config.dtype))
-
-    def _begin(self, params, target: Example, encoded_BSD: Array, source_BS: Array, carry: Cache):
+    def _begin_text(self, params, target: Example, encoded_BSD: Array, carry: Carry):
         """Reads the end of a prompt. Every layer makes its keys and values of what the encoder has read, once."""
         L = target.inputs.shape[1]
         T = min(target.answers, L) or L
-        layers = tuple(layer.replace(cross=self._empty(*source_BS.shape)) for layer in carry.layers)
-        carry = carry.replace(layers=layers, source=source_BS)
+        empty = super().init_carry(*carry.source.shape).layers
+        layers = tuple(layer.replace(cross=cross) for layer, cross in zip(carry.cache.layers, empty, strict=True))
+        carry = carry.replace(cache=carry.cache.replace(layers=layers))
         end = jax.tree.map(lambda a: a[:, L - T :] if a.ndim == 2 else a, target)
-        hidden_BTD, carry = self._decode(params, end, encoded_BSD, source_BS, carry)
+        hidden_BTD, carry = self._decode(params, end, encoded_BSD, carry)
         return jnp.pad(hidden_BTD, ((0, 0), (L - T, 0), (0, 0))), carry
 
-    def _decode(self, params, target: Example, encoded_BSD, source_BS, carry: Cache | None = None, key=None):
-        """Hidden states of the decoder's tokens, [B, T, D], and the carry with them in it.
+    def _decode(self, params, target: Example, encoded_BSD: Array | None, carry: Carry, key: Array | None = None):
+        """Hidden states of the decoder's tokens, [B, T, D], and the carry with them in its cache, where it has one.
 
         Args:
-          encoded_BSD: None where the carry has its keys and values.
-          source_BS: segments of the tokens that the encoder has read.
+          encoded_BSD: what the encoder has made of the source; None where the cache has its keys and values.
         """
         embed_key, block_key = (None, None) if key is None else jax.random.split(key)
-        embedding = params['embedding' if self.config.embedding.shared else 'decoder_embedding']
-        x_BTD, context, carry = self._enter(embedding, target, carry, embed_key)
-        sight = Sight(visible(target.order, jnp.zeros_like(source_BS), target.segment, source_BS))
+        x_BTD, context, cache = self._enter(self._decoder_embedding(params), target, carry.cache, embed_key)
+        first_BS = jnp.zeros_like(carry.source)
+        sight = Sight(visible(target.order, first_BS, target.segment, carry.source))
         context = context.replace(cross=Cross(sight, encoded_BSD))
-        caches, block = None if carry is None else carry.layers, functools.partial(run_block, cross=True)
-        options = {'caches': caches, 'key': block_key, 'block': block}
-        x_BTD, caches, _ = run_blocks(self.config, params['blocks'], x_BTD, context, **options)
-        return self._leave(params, 'norm_final', x_BTD), None if carry is None else carry.replace(layers=caches)
+        block = functools.partial(run_block, cross=True)
+        x_BTD, cache = self._run(params, x_BTD, context, cache, block_key, block=block)
+        return self._leave(params, 'norm_final', x_BTD), carry.replace(cache=cache)
 
-    def _enter(self, embedding, example: Example, carry: Cache | None = None, key: Array | None = None):
-        """Embeddings of one side, what all its layers are told, and the cache with this call's places taken."""
-        config, L, slot = self.config, example.inputs.shape[1], None
-        order_BM, segment_BM = example.order, example.segment
-        if carry is not None:
-            slot = carry.filled
-            order_BM = jax.lax.dynamic_update_slice(carry.order, order_BM, (0, slot))
-            segment_BM = jax.lax.dynamic_update_slice(carry.segment, segment_BM, (0, slot))
-            carry = carry.replace(order=order_BM, segment=segment_BM, filled=slot + L)
-        distance_LM = distances(L, order_BM.shape[1], slot)
-        x_BLD, rotation, bias = Embedding(config).apply(
-            {'params': embedding}, example.inputs, example.token_type, example.position, distance_LM
-        )
-        x_BLD = dropout_rows(self.placement.rows(x_BLD), config.dropout, key, example.row, self.placement)
-        near_LM = jnp.abs(distance_LM) < config.attention.window if config.attention.window else None
-        mask_BLM = visible(example.order, order_BM, example.segment, segment_BM)
-        parts = (example.order, example.segment, segment_BM) if carry is None else ()
-        sight = Sight(mask_BLM, *parts, visibility=example.visibility, window=config.attention.window)
-        return x_BLD, Context(sight, example.row, slot, near_LM, rotation, bias, placement=self.placement), carry
+    def _decoder_embedding(self, params):
+        return params['embedding' if self.config.embedding.shared else 'decoder_embedding']
+
+    def _enter(self, embedding, example: Example, cache: Cache | None, key: Array | None):
+        """Embeddings of one side, what its layers are told, and the cache with this call's places taken."""
+        x_BLD, context, cache = self._begin({'embedding': embedding}, example, cache)
+        x_BLD = self.placement.rows(x_BLD)
+        return dropout_rows(x_BLD, self.config.dropout, key, example.row, self.placement), context, cache
 
     def _leave(self, params, name: str, x_BLD: Array) -> Array:
         """The norm behind a stack."""
