@@ -8,7 +8,7 @@ from rich.table import Table
 
 from gpt2jax.commands.runs import console, make_rows, prepare_data
 from gpt2jax.errors import UserError
-from gpt2jax.evaluation.light_cone import Verdict, check_light_cone, expected_cone
+from gpt2jax.evaluation.light_cone import Verdict, check_light_cone, expected_cone, seen_by_queries
 from gpt2jax.files import replace_file
 from gpt2jax.generation.spelling import spell
 from gpt2jax.models import make_model
@@ -70,23 +70,44 @@ def make_view(title: str, objective, example: Example, tokens_L: np.ndarray, tok
     """The first places of an Example of one row, as text; `tokens_L` is the row that it was made of."""
     length = example.inputs.shape[1]
     places = min(places or length, length)
-    inputs, targets, weights, order, segment = (
-        np.asarray(array)[0, :places]
-        for array in (example.inputs, example.targets, example.weights, example.order, example.segment)
+    inputs, order, segment = (
+        np.asarray(array)[0, :places] for array in (example.inputs, example.order, example.segment)
     )
+    targets, weights, visible_LL = at_places(example)
     replaced = np.zeros(places, bool) if objective.answers else inputs != tokens_L[:places]
-    marks = np.where(inputs == tokenizer.mask, 'hidden', np.where(replaced, 'random', '')).tolist()
+    hidden = inputs == tokenizer.mask if example.queries is None else weights[:places] > 0
+    marks = np.where(hidden, 'hidden', np.where(replaced, 'random', '')).tolist()
     return View(
         title=title + (f', the first {places} of {length} places' if places < length else ''),
         tokens=[spell(tokenizer, token) for token in inputs],
-        targets=[spell(tokenizer, token) if weight else '' for token, weight in zip(targets, weights, strict=True)],
+        targets=[
+            spell(tokenizer, token) if weight else ''
+            for token, weight in zip(targets[:places], weights[:places], strict=True)
+        ],
         marks=marks,
         order=order,
         segment=segment,
-        visible=np.asarray(visible(example.order, example.order, example.segment, example.segment))[
-            0, :places, :places
-        ],
+        visible=visible_LL[:places, :places],
     )
+
+
+def at_places(example: Example) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Targets [L], weights [L] and who sees whom [L, L] in the first row; those of queries stand at their places."""
+    targets, weights, seen = (
+        np.array(array)[0]
+        for array in (
+            example.targets,
+            example.weights,
+            visible(example.order, example.order, example.segment, example.segment),
+        )
+    )
+    if example.queries is None:
+        return targets, weights, seen
+    place_P, real_P = np.asarray(example.queries.place)[0], weights > 0
+    targets_L, weights_L = np.zeros(len(seen), targets.dtype), np.zeros(len(seen), weights.dtype)
+    targets_L[place_P[real_P]], weights_L[place_P[real_P]] = targets[real_P], weights[real_P]
+    seen[place_P[real_P]] = seen_by_queries(example)[0, real_P]
+    return targets_L, weights_L, seen
 
 
 def count_table(objective, example: Example) -> Table:
@@ -138,23 +159,47 @@ def check(config, example: Example) -> Verdict:
     length = example.inputs.shape[1]
     places = checked_places(config.model, length)
     start = telling_start(example, places)
-    example = jax.tree.map(lambda array: array[:, start : start + places] if array.ndim == 2 else array, example)
+    example = cut(example, start, places)
     model = make_model(config.model)
     verdict = check_light_cone(model, example, track=track)
-    allowed = int(expected_cone(model.config, example).sum())
+    cone = expected_cone(model.config, example)
+    outputs_P = np.arange(places) if example.queries is None else np.asarray(example.queries.place)[0]
+    pairs, allowed = cone.size, int(cone.sum())
     part = f'all {length} places'
     if places < length:
         part = f'the places {start} to {start + places - 1} of {length} (more would take long, as the model is large)'
     console.print(
-        f'light cone on {part}: of {places**2:,} pairs, {allowed:,} are visible and {len(verdict.blind):,} of these '
-        f'have no gradient; {places**2 - allowed:,} are hidden and {len(verdict.leaks):,} of these have one'
+        f'light cone on {part}: of {pairs:,} pairs, {allowed:,} are visible and {len(verdict.blind):,} of these '
+        f'have no gradient; {pairs - allowed:,} are hidden and {len(verdict.leaks):,} of these have one'
     )
-    for name, pairs in (('leak', verdict.leaks), ('blind', verdict.blind)):
-        for _, query, key in pairs[:5].tolist():
-            console.print(f'  {name}: the output at place {start + query}, the token at {start + key}', style='red')
+    for name, found in (('leak', verdict.leaks), ('blind', verdict.blind)):
+        for _, output, key in found[:5].tolist():
+            console.print(
+                f'  {name}: the output at place {start + outputs_P[output]}, the token at {start + key}', style='red'
+            )
     agrees = 'the model sees what the objective shows it, and nothing else'
     console.print(agrees if verdict.agrees else 'the model does not keep to its objective', style='bold')
     return verdict
+
+
+def cut(example: Example, start: int, places: int) -> Example:
+    """Some places of one row alone; of its queries those that stand there and see something there."""
+    part = jax.tree.map(
+        lambda array: array[:, start : start + places] if array.ndim == 2 else array, example.replace(queries=None)
+    )
+    if example.queries is None:
+        return part
+    queries = example.queries.replace(place=example.queries.place - start)
+    sees_P = seen_by_queries(part.replace(queries=queries))[0].any(-1)
+    place_P = np.asarray(queries.place)[0]
+    kept_P = np.flatnonzero(sees_P & (place_P >= 0) & (place_P < places))
+    if not len(kept_P):
+        return part
+    return part.replace(
+        targets=example.targets[:, kept_P],
+        weights=example.weights[:, kept_P],
+        queries=jax.tree.map(lambda array: array[:, kept_P], queries),
+    )
 
 
 def checked_places(model, length: int) -> int:

@@ -89,8 +89,7 @@ def expected_cone(config, example: Example) -> np.ndarray:
       config: `config.model`.
     """
     if example.queries is not None:
-        queries = example.queries
-        return np.asarray(visible(queries.order - 1, example.order, queries.segment, example.segment))
+        return seen_by_queries(example)
     visible_BLL = np.asarray(visible(example.order, example.order, example.segment, example.segment))
     if config.architecture == 'lstm':  # which passes padding over, while attention sees it as a document of its own
         return visible_BLL & (np.asarray(example.segment) > 0)[:, None]
@@ -104,6 +103,12 @@ def expected_cone(config, example: Example) -> np.ndarray:
         layer_BLL = visible_BLL if every and layer % every == 0 else visible_BLL & near_LL
         reach_BLL = np.matmul((layer_BLL | np.eye(L, dtype=bool)).astype(np.float32), reach_BLL) > 0
     return reach_BLL
+
+
+def seen_by_queries(example: Example) -> np.ndarray:
+    """[B, P, L] bool: which tokens come strictly before each query in the order."""
+    queries = example.queries
+    return np.asarray(visible(queries.order - 1, example.order, queries.segment, example.segment))
 
 
 def check_light_cone(model, example: Example, seeds: Iterable[int] = (0, 1, 2), **options) -> Verdict:

@@ -158,12 +158,14 @@ def _xlnet_changes(reader: _Reader, tensors) -> dict:
     if type(clamp) is not int or clamp > LARGEST_SIZE['other']:
         raise UserError(f'{reader.origin}: clamp_len = {clamp!r} is not a whole number up to {LARGEST_SIZE["other"]}')
     dropout = reader.number('dropout', 0.1)
+    memory = 0 if reader.theirs.get('mem_len', 512) in (None, 0) else reader.size('mem_len', 512)
     return {
         'objective.kind': 'permutation',
         'objective.rate': 1 / 6,
+        'data.order': 'contiguous' if memory else 'shuffled',
         'model.architecture': 'xlnet',
         'model.num_layers': reader.size('n_layer', 24, 'num_layers'),
-        'model.memory_length': 0 if reader.theirs.get('mem_len', 512) in (None, 0) else reader.size('mem_len', 512),
+        'model.memory_length': memory,
         'model.width': width,
         'model.vocab_size': reader.size('vocab_size', 32000),
         'model.dropout': dropout,

@@ -33,7 +33,7 @@ class View:
       title: what the row is.
       tokens: [L] text of what the model reads.
       targets: [L] text of what is predicted, '' where nothing is.
-      marks: [L] 'hidden' where <|mask|> stands for a token, 'random' where another token does, '' elsewhere.
+      marks: [L] 'hidden' where <|mask|> or a query stands for a token, 'random' where another token does, '' elsewhere.
       order, segment: [L], of the Example.
       visible: [L, L] bool, who sees whom.
     """

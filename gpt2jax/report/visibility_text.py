@@ -9,8 +9,8 @@ BLOCKS = {(False, False): '·', (True, False): '▀', (False, True): '▄', (Tru
 DOCUMENTS = ('blue', 'dark_orange3')  # documents take turns
 BORDER = ' ‖ '
 LEGEND = (
-    'tokens: [hidden] is read as <|mask|>, ~random~ in place of another one; token{target} where the target is not the '
-    f'token that comes next; underlined: predicted; {BORDER.strip()} borders of documents'
+    'tokens: [hidden] is read as <|mask|> or, by a query, not at all, ~random~ in place of another one; token{target} '
+    f'where the target is not the token that comes next; underlined: predicted; {BORDER.strip()} borders of documents'
 )
 
 
