@@ -12,9 +12,10 @@ import re
 import jax
 import jax.numpy as jnp
 
-from gpt2jax.models.embedding import padded_vocab
+from gpt2jax.models.adaptive import clusters, tails, token_rows
 from gpt2jax.models.feedforward import GATED
 from gpt2jax.models.lstm import layer_widths
+from gpt2jax.models.relative import is_relative
 
 
 @dataclasses.dataclass(frozen=True)
@@ -38,20 +39,20 @@ class Flops:
 def row_flops(config, length: int, predictions: int) -> Flops:
     """FLOPs of one row of `length` tokens of which `predictions` are predicted. `config` is `config.model`."""
     matrices, attention = BODIES[config.architecture](config, length, predictions)
-    embedded, width = config.embedding.width, config.width
-    narrow = width * embedded if config.head.transform or embedded != width else 0
-    return Flops(
-        matrices=matrices,
-        attention=attention,
-        head=2 * (embedded * padded_vocab(config) + narrow) * predictions,
-    )
+    return Flops(matrices=matrices, attention=attention, head=2 * head_weights(config) * predictions)
 
 
 def transformer_body(config, length: int, predictions: int) -> tuple[int, int]:
-    """FLOPs of the matrices and of the attention maps of all layers, of one row."""
-    weights = config.num_layers * (attention_weights(config) + feedforward_weights(config))
-    widen = config.width * config.embedding.width if config.embedding.width != config.width else 0
-    return 2 * (weights + widen) * length, 4 * config.num_layers * config.width * length**2
+    """FLOPs of the matrices and of the attention maps of all layers, of one row.
+
+    A memory's part of the map is seen whole under either convention, and counted with the matrices. Relative
+    positions add a product for each score. That of their distances, which all rows of a batch share, is left out.
+    """
+    weights = config.num_layers * (attention_weights(config) + feedforward_weights(config)) + embedding_weights(config)
+    of_memory = config.num_layers * (attention_weights(config) - 2 * config.width**2) * config.memory_length
+    a_score = (6 if is_relative(config) else 4) * config.num_layers * config.width
+    matrices = 2 * (weights * length + of_memory) + a_score * length * config.memory_length
+    return matrices, a_score * length**2
 
 
 def encoder_decoder_body(config, length: int, predictions: int) -> tuple[int, int]:
@@ -59,7 +60,7 @@ def encoder_decoder_body(config, length: int, predictions: int) -> tuple[int, in
     block = attention_weights(config) + feedforward_weights(config)
     of_queries = config.num_layers * (block + 2 * config.width**2)  # cross-attention's queries, and its way out
     of_keys = config.num_layers * (attention_weights(config) - 2 * config.width**2)
-    widen = config.width * config.embedding.width if config.embedding.width != config.width else 0
+    widen = embedding_weights(config)
     read = (config.encoder_layers * block + of_keys + widen) * length
     maps = config.encoder_layers * length**2 + config.num_layers * predictions * (predictions + length)
     return 2 * (read + (of_queries + widen) * predictions), 4 * config.width * maps
@@ -82,8 +83,27 @@ def feedforward_weights(config) -> int:
     return (3 if config.feedforward.kind in GATED else 2) * config.width * config.feedforward.width
 
 
+def embedding_weights(config) -> int:
+    """Numbers in the projections from the tables of tokens to the width of the model."""
+    width, embedded = config.width, config.embedding.width
+    return width * ((embedded if embedded != width else 0) + sum(cluster.width for _, cluster in tails(config)))
+
+
+def head_weights(config) -> int:
+    """Numbers in the matrices from hidden states to logits, those of an adaptive softmax included."""
+    width, embedded, others = config.width, config.embedding.width, tails(config)
+    narrow = width * embedded if config.head.transform or embedded != width else 0
+    first = embedded * (token_rows(config) + len(clusters(config)) - 1)
+    return narrow + first + sum(cluster.width * (cluster.end - cluster.start + width) for _, cluster in others)
+
+
 # A new architecture: (config, length, predictions) -> FLOPs of one row's matrices, and of its attention maps in full.
-BODIES = {'transformer': transformer_body, 'encoder_decoder': encoder_decoder_body, 'lstm': lstm_body}
+BODIES = {
+    'transformer': transformer_body,
+    'encoder_decoder': encoder_decoder_body,
+    'transformer_xl': transformer_body,
+    'lstm': lstm_body,
+}
 
 
 def state_bytes(config, tokens: int) -> int:
@@ -103,7 +123,12 @@ def lstm_state(config, tokens: int) -> int:
 
 
 # A new architecture: (config, tokens) -> bytes.
-STATES = {'transformer': transformer_state, 'encoder_decoder': transformer_state, 'lstm': lstm_state}
+STATES = {
+    'transformer': transformer_state,
+    'encoder_decoder': transformer_state,
+    'transformer_xl': transformer_state,
+    'lstm': lstm_state,
+}
 
 
 def parameters_by_module(params) -> list[tuple[str, str, int]]:

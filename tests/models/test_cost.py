@@ -108,6 +108,48 @@ def test_the_count_of_matrix_products_is_within_four_percent_of_xla(changes):
     assert ours <= xla <= 1.04 * ours
 
 
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'model__memory_length': 64},
+        {'model__memory_length': 96, 'model__attention__num_kv_heads': 1},
+        {'model__memory_length': 32, 'model__position__kind': 'alibi'},
+    ],
+    ids=str,
+)
+def test_the_products_of_a_memory_are_counted(changes):
+    """In a batch of many rows, which share the products of distances."""
+    xl = {'model__architecture': 'transformer_xl', 'data__order': 'contiguous', 'model__position__kind': 'relative'}
+    sizes = {'model__num_layers': 2, 'model__width': 256, 'model__attention__num_heads': 2, 'data__length': 64}
+    config, rows = tiny_config(**xl | sizes | changes), 32
+    model = make_model(config.model)
+    arguments = jax.eval_shape(
+        lambda: (model.init(jax.random.key(0)), causal_example(rows, 64), model.init_memory(rows))
+    )
+    compiled = jax.jit(lambda params, example, memory: model.apply(params, example, memory)).lower(*arguments).compile()
+    ours = row_flops(config.model, 64, 0).forward('full map')
+    assert ours <= compiled.cost_analysis()['flops'] / rows <= 1.05 * ours
+
+
+@pytest.mark.parametrize(
+    'changes',
+    [
+        {'model__head__divisor': 1.0},
+        {'model__head__divisor': 4.0},
+        {'model__head__divisor': 2.0, 'model__embedding__width': 128},
+    ],
+    ids=str,
+)
+def test_an_adaptive_softmax_costs_what_its_clusters_do(changes):
+    sizes = {'model__num_layers': 1, 'model__width': 256, 'model__attention__num_heads': 2, 'data__length': 64}
+    config = tiny_config(model__vocab_size=3000, model__head__cutoffs='500,1500', **sizes | changes)
+    ours = row_flops(config.model, 64, 64).forward('full map')
+    assert ours <= forward_flops(config.model, 64) <= 1.04 * ours
+    plain = tiny_config(model__vocab_size=3000, **sizes)
+    narrower = row_flops(config.model, 64, 64).head < row_flops(plain.model, 64, 64).head
+    assert narrower == (config.model.head.divisor > 1)
+
+
 def test_the_terms_are_those_of_the_formula():
     flops = row_flops(gpt2(12, 768, 12), 1024, 1024)
     assert flops.matrices == 1024 * 12 * 2 * 12 * 768 * 768
