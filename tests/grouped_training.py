@@ -46,18 +46,19 @@ def configs(own=OWN, **changes):
     return [tiny_config(**COMMON | changes | one) for one in own]
 
 
-def text():
-    """Random rows with documents."""
+def text(config):
+    """Random rows with documents, in the order of a config."""
     tokenizer = make_tokenizer('bytes')
     stream = np.random.default_rng(0).integers(0, 256, 2000).astype(np.uint16)
     stream[::50] = tokenizer.end_of_text
-    rows = Rows(Tokens(stream, np.arange(0, 2001, 50), 1960), 16, False, tokenizer)
+    tokens, contiguous = Tokens(stream, np.arange(0, 2001, 50), 1960), config.data.order == 'contiguous'
+    rows = Rows(tokens, 16, False, tokenizer, contiguous)
     return dict.fromkeys(('train', 'validation'), rows), tokenizer
 
 
 def train_alone(config, folder):
     """Returns the loop after its last step."""
-    rows, tokenizer = text()
+    rows, tokenizer = text(config)
     checkpoints = Checkpoints(folder / 'checkpoints', 2)
     loop = Loop(one_device_setup(config), rows, tokenizer, checkpoints, {'data': 'test'})
     with MetricWriter(folder, loop.restore()) as writer:
@@ -76,7 +77,7 @@ def train_group(runs, folder, at_once=None, change=lambda loop: None):
         Member(run, Checkpoints(own / 'checkpoints', 2), {'data': 'test', 'config': to_dict(run.config)})
         for run, own in zip(setup.runs, folders, strict=True)
     ]
-    rows, tokenizer = text()
+    rows, tokenizer = text(runs[0])
     loop = GroupLoop(setup, rows, tokenizer, members, lambda: None)
     start = loop.restore()
     for place, member in loop.alive.items():
@@ -131,6 +132,7 @@ CASES = {
         'optimizer__schedule': 'constant',
         'training__accumulation': 2,
     },
+    'a memory of the rows before': {'model__architecture': 'lstm', 'data__order': 'contiguous'},
     'a switch, an average': {
         'objective__switch': 'masked@4',
         'optimizer__average': 0.5,

@@ -36,8 +36,9 @@ XLNET = {
 
 
 def tiny_config(**changes):
-    """A resolved config of a small GPT-2; `model__width=64` sets model.width."""
+    """A resolved config of a small GPT-2; `model__width=64` sets model.width. Pairs are given the rows they need."""
     dotted = {name.replace('__', '.'): value for name, value in changes.items()}
+    dotted.setdefault('data.whole_documents', dotted.get('objective.kind') == 'seq2seq')
     return resolve(overlay(default_config(), TINY | dotted))
 
 
@@ -57,7 +58,7 @@ def random_batch(rows: int, length: int, seed: int = 0, documents: int = 3, voca
         'segment': segment_BL,
         'begins': begins_BL,
         'row': np.arange(rows, dtype=np.int32),
-        'continues': np.zeros(rows, bool),
+        'continues': np.arange(rows) % 2 == 1,
     }
 
 

@@ -95,6 +95,23 @@ KINDS = {
         {'model__attention__dropout': 0.0, 'objective__kind': 'masked', 'model__num_layers': 1},
         {'fsdp 4 x context 2': mesh(fsdp=4, context=2) | RING},
     ),
+    # Memories of the rows before.
+    'lstm': (
+        {'model__architecture': 'lstm', 'data__order': 'contiguous', 'model__recurrent__weight_drop': 0.2},
+        {'data 8': mesh(data=8), 'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT},
+    ),
+    'transformer_xl': (
+        {
+            'model__architecture': 'transformer_xl',
+            'model__memory_length': 24,
+            'model__position__kind': 'relative',
+            'data__order': 'contiguous',
+        },
+        {
+            'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT,
+            'fsdp 4 x tensor 2, scan': mesh(fsdp=4, tensor=2) | SCAN,
+        },
+    ),
     # Blocks of 128, interpreted on CPU.
     'splash': (
         {
@@ -161,11 +178,13 @@ def train(setup: Setup):
         state, metrics = step(state, place_batch(batch(seed=index), setup.mesh))
         losses.append(float(metrics['loss']))
     evaluated = []
-    for _, measure in setup.evaluations(lossless=True):
-        found, _ = jax.device_get(measure(state.params, place_batch(batch(seed=9), setup.mesh), None))
-        weights = found['weights']
-        nats = np.sum(np.where(weights > 0, found['nats'], 0), dtype=np.float64)
-        evaluated.append([float(nats / np.sum(weights)), float(np.sum(weights))])
+    for measure, evaluate in setup.evaluations(lossless=True):
+        carry = setup.memory(measure)
+        for seed in (9, 10):
+            found, carry = evaluate(state.params, place_batch(batch(seed=seed), setup.mesh), carry)
+            weights, nats = (np.asarray(found[name], np.float64) for name in ('weights', 'nats'))
+            evaluated.append([float(np.sum(nats[weights > 0]) / np.sum(weights)), float(np.sum(weights))])
+    evaluated += [np.asarray(leaf, np.float32) for leaf in jax.tree.leaves(state.carry)]
     return losses, evaluated, start, jax.device_get(read(state)), state, step
 
 
@@ -175,8 +194,8 @@ def read(state):
 
 
 def whole_matrices(state) -> list[str]:
-    """Large arrays of parameters and optimizer of which a device holds all."""
-    leaves = jax.tree_util.tree_flatten_with_path((state.params, state.opt_state))[0]
+    """Large arrays of parameters, optimizer and memory of which a device holds all."""
+    leaves = jax.tree_util.tree_flatten_with_path((state.params, state.opt_state, state.carry))[0]
     return [
         jax.tree_util.keystr(path, simple=True, separator='/')
         for path, leaf in leaves
