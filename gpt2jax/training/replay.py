@@ -153,7 +153,10 @@ def make_watch(config, objective):
 
 
 def _recorder(found):
-    """Keeps what each module makes: 'embedding', 'blocks/0/attention/query', ..., 'blocks/0', ..., 'norm_final'."""
+    """Keeps what each module makes: 'embedding', 'blocks/0/attention/query', ..., 'blocks/0', ..., 'norm_final'.
+
+    Of an LSTM these are the products 'blocks/0/input', ... alone.
+    """
     root, blocks = '', 0
 
     def record(call, arguments, options, context):
@@ -163,11 +166,13 @@ def _recorder(found):
             return call(*arguments, **options)
         if not path:
             kind = type(module).__name__
-            root = {'Block': f'blocks/{blocks}', 'Embedding': 'embedding'}.get(kind, 'norm_final')
+            names = {'Block': f'blocks/{blocks}', 'Linear': f'blocks/{blocks}/input', 'Embedding': 'embedding'}
+            root = names.get(kind, 'norm_final')
         if path in INPUTS:
             found[f'{root}/{INPUTS[path]}'] = measure_rows(arguments[0])
         result = call(*arguments, **options)
         output = result[0] if isinstance(result, tuple) else result
+        output = output.swapaxes(0, 1) if root.endswith('/input') else output  # an LSTM's: its steps come first
         found[f'{root}/{path}'.rstrip('/')] = measure_rows(output)
         blocks += not path and root.startswith('blocks')
         return result
@@ -177,7 +182,7 @@ def _recorder(found):
 
 def _logits_and_loss(config, model, objective, params, example, hidden_BLD):
     """`measure_rows` of the logits, without holding all of them, and loss and nats of each token, weighted, [B, P]."""
-    predictions = objective.num_predictions(hidden_BLD.shape[1])
+    predictions = objective.num_predictions(example.inputs.shape[1])
     gathered = gather_predicted(hidden_BLD, example.targets, example.weights, predictions)
     hidden_BPD, targets_BP, weights_BP = gathered
     head_params, logits_fn = model.head(params)
