@@ -68,10 +68,12 @@ class Sample:
         values.number('temperature', None, '0 always takes the likeliest token')
         values.integer('top_k', None, 'draw from the K likeliest tokens; 0: from all')
         values.number('top_p', None, 'draw from the likeliest tokens that make up this probability')
-        values.text('method', 'auto', 'auto: what fits the objective; causal, prefix, infilling or answer')
+        values.integer('beams', None, 'search for the likeliest text with so many beams; 0: draw')
+        values.number('length_penalty', None, 'of beam search; 0 favours short texts')
+        values.text('method', 'auto', 'auto: what fits the objective; causal, prefix, target, infilling or answer')
 
     def run(self, values, commands):
-        names = ('num_samples', 'max_new_tokens', 'temperature', 'top_k', 'top_p')
+        names = ('num_samples', 'max_new_tokens', 'temperature', 'top_k', 'top_p', 'beams', 'length_penalty')
         changes = {f'sampling.{name}': values[name].value for name in names if values[name].value is not None}
         commands.sample(values.workdir, values.prompt, values.step, values.seed, changes, values.method)
 

@@ -93,6 +93,8 @@ AT_LEAST_ZERO = (
     'checkpoint.every_minutes',
     'sampling.temperature',
     'sampling.top_k',
+    'sampling.beams',
+    'sampling.length_penalty',
     'sharding.cpu_devices',
 )
 

@@ -23,6 +23,8 @@ SEEN = {'causal': 'a token sees itself and those before it', 'full': 'every toke
 def attention(path: str, text: str, out: str | None, which: str) -> tuple[Path, Path]:
     """Writes a page and a picture of what every head of a run reads in a text, and prints a table.
 
+    Of an encoder-decoder these are the heads of its encoder.
+
     Args:
       text: cut where it is longer than the context, or than a page can show.
       out: path of both files without their endings; None: 'attention' in the folder of the run.
@@ -37,9 +39,10 @@ def attention(path: str, text: str, out: str | None, which: str) -> tuple[Path, 
         raise UserError(f'{path}: config.model.architecture = {architecture!r} has no attention maps to show')
     tokens, note = shortened(run, run.tokenizer.wrap(run.tokenizer.encode(text)))
     maps_NHLL = attention_maps(run.setup.model, on_one_device(run.params, run.setup), tokens, run.objective.reads)
+    side = ', the encoder' if run.setup.config.model.architecture == 'encoder_decoder' else ''
     special = (run.tokenizer.end_of_text, run.tokenizer.mask, run.tokenizer.pad, run.tokenizer.sep)
     report = AttentionReport(
-        name=f'{run.workdir.path.resolve().name}, step {run.step}',
+        name=f'{run.workdir.path.resolve().name}, step {run.step}{side}',
         tokens=[spell(run.tokenizer, token) for token in tokens],
         special=[token in special for token in tokens],
         visibility=SEEN[run.objective.reads],
@@ -71,7 +74,7 @@ def attention_maps(model, params, tokens: list[int], visibility: str) -> np.ndar
 def shortened(run: Opened, tokens: list[int]) -> tuple[list[int], str]:
     """As many tokens as the model may see and a page can show, and what to say of the rest."""
     model = run.setup.config.model
-    heads = model.num_layers * model.attention.num_heads
+    heads = max(model.num_layers, model.encoder_layers) * model.attention.num_heads
     limit = min(context_of(run.setup.config), LONGEST, int((LARGEST_MAPS / heads) ** 0.5))
     if len(tokens) <= limit:
         return tokens, ''

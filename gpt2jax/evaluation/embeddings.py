@@ -72,7 +72,7 @@ class Embedder:
         self._rows = -(-batch_size // setup.mesh.size) * setup.mesh.size
 
         def embed(params, batch):
-            hidden_BLD, _ = setup.model.apply(params, text_example(batch['tokens'], batch['length'], visibility))
+            hidden_BLD = setup.model.encode(params, text_example(batch['tokens'], batch['length'], visibility))
             vector_BD = POOLINGS[pooling](setup.config.model, params, hidden_BLD.astype(jnp.float32), batch['length'])
             length_B1 = jnp.linalg.norm(vector_BD, axis=-1, keepdims=True)
             return vector_BD / jnp.maximum(length_B1, 1e-12) if normalize else vector_BD

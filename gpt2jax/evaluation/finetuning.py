@@ -80,7 +80,7 @@ class Trainer:
         model, visibility, labels = setup.model, texts.visibility, len(texts.labelled.labels)
 
         def logits(params, batch, key=None):
-            hidden_BLD, _ = model.apply(params, example_of(batch, visibility), dropout_key=key)
+            hidden_BLD = model.encode(params, example_of(batch, visibility), key)
             parts_BPD = mean_of_parts(hidden_BLD.astype(jnp.float32), batch)
             return parts_BPD @ params['task']['kernel'].T + params['task']['bias']
 

@@ -13,6 +13,7 @@ from jax import Array
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from gpt2jax.models.adaptive import clusters, padded_vocab, tails
+from gpt2jax.models.encoder_decoder import both_sides, compact
 from gpt2jax.models.masks import distances, visible
 from gpt2jax.objectives import Example
 
@@ -46,7 +47,8 @@ def light_cone(model, params, example: Example, track: Callable[..., Iterable] =
     token table is made long enough for that, and its rows take the places' vectors.
 
     Args:
-      model: of gpt2jax.models; its parameters hold the token table as ['embedding']['token'].
+      model: of gpt2jax.models; its parameters hold the token table as ['embedding']['token'], and where a decoder has
+        its own, that as ['decoder_embedding']['token'].
       params: of the model.
       example: dropout is off, and targets and weights are not read.
       track: draws a bar around the chunks (gpt2jax.training.progress).
@@ -63,7 +65,9 @@ def light_cone(model, params, example: Example, track: Callable[..., Iterable] =
         rows = jax.tree.map(lambda a: jnp.repeat(a, C, axis=0), row)
 
         def probed(own_CLE):
-            own = params | {'embedding': params['embedding'] | {'token': own_CLE.reshape(C * L, -1)}}
+            tables = {name: params[name] for name in ('embedding', 'decoder_embedding') if name in params}
+            token = {'token': own_CLE.reshape(C * L, -1)}
+            own = params | {name: table | token for name, table in tables.items()}
             hidden_CLD, _ = model.apply(own, rows.replace(inputs=ids_CL))
             output_CD = jnp.take_along_axis(hidden_CLD, places_C[:, None, None], axis=1)[:, 0].astype(jnp.float32)
             return jnp.sum(output_CD * jax.random.normal(jax.random.key(0), output_CD.shape[1:]))
@@ -93,6 +97,13 @@ def expected_cone(config, example: Example) -> np.ndarray:
     visible_BLL = np.asarray(visible(example.order, example.order, example.segment, example.segment))
     if config.architecture == 'lstm':  # which passes padding over, while attention sees it as a document of its own
         return visible_BLL & (np.asarray(example.segment) > 0)[:, None]
+    if config.architecture == 'encoder_decoder':
+        return seen_by_decoder(config, example, visible_BLL)
+    return within_windows(config, visible_BLL)
+
+
+def within_windows(config, visible_BLL: np.ndarray) -> np.ndarray:
+    """[B, L, L] bool: what of it the windows of all layers reach together."""
     window, every = config.attention.window, config.attention.global_every
     if not window:
         return visible_BLL
@@ -103,6 +114,17 @@ def expected_cone(config, example: Example) -> np.ndarray:
         layer_BLL = visible_BLL if every and layer % every == 0 else visible_BLL & near_LL
         reach_BLL = np.matmul((layer_BLL | np.eye(L, dtype=bool)).astype(np.float32), reach_BLL) > 0
     return reach_BLL
+
+
+def seen_by_decoder(config, example: Example, visible_BLL: np.ndarray) -> np.ndarray:
+    """[B, L, L] bool: all that the encoder has read of a document, and the decoder's tokens that its windows reach.
+
+    A place that the decoder does not read has an output that depends on nothing.
+    """
+    source, target = both_sides(example)
+    written_BL = np.asarray(compact(target)[1]) >= 0
+    encoded_BLL = visible_BLL & (np.asarray(source.segment) > 0)[:, None]
+    return written_BL[:, :, None] & (encoded_BLL | within_windows(config, visible_BLL))
 
 
 def seen_by_queries(example: Example) -> np.ndarray:

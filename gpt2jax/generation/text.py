@@ -7,6 +7,7 @@ from rich.console import Console
 from rich.text import Text
 
 from gpt2jax.errors import UserError
+from gpt2jax.generation.beam import BeamSearch
 from gpt2jax.generation.decode import Generator
 from gpt2jax.generation.infilling import Infiller
 from gpt2jax.generation.sampling import Sampling
@@ -39,16 +40,16 @@ def sample_texts(
     """
     settings, context = config.sampling, context_of(config)
     method = choose_method(config, method)
+    if settings.beams:
+        return [search_text(model, params, tokenizer, config, prompt, console, method)]
     generator = make_generator(model, params, tokenizer, config, method)
-    ids = tokenizer.encode(prompt).tolist() or [tokenizer.end_of_text]
+    ids = prompt_ids(tokenizer, prompt, method)
     if METHODS[method]:
         console.print(METHODS[method], style='dim')
     if method in ('causal', 'prefix') and len(ids) + settings.max_new_tokens > context:
         again = f'the newest {context // 2} are read again, the rest forgotten'
         then = 'the oldest are forgotten one by one' if model.rolling else again
         console.print(f'longer than the context of {context} tokens: {then}', style='dim')
-    if method == 'target' and not prompt.strip():
-        raise UserError("--prompt: the objective seq2seq answers a source; give one, as in --prompt='h e l l o'")
     between = '\t' if method == 'target' else ''
     pieces, decoder = [], codecs.getincrementaldecoder('utf-8')('replace')
     heading(console, 1, settings.num_samples)
@@ -62,6 +63,32 @@ def sample_texts(
         write(console, prompt + between + text)
     console.print('\n')
     return [{'prompt': prompt, 'text': text, 'method': method} for text in texts]
+
+
+def search_text(model, params, tokenizer, config, prompt: str, console: Console, method: str) -> dict:
+    """Prints the likeliest continuation that beam search finds, and its score; what `sample_texts` has of a text.
+
+    Raises:
+      UserError: the model has no likelihood of continuations.
+    """
+    settings = config.sampling
+    if method == 'infilling':
+        raise UserError(f'--beams={settings.beams}: a text that is filled in has no likelihood to search for; use 0')
+    model = make_objective(config, kind_at(config, config.training.steps)).asked(model)
+    found = settings.beams, settings.length_penalty, tokenizer, method
+    search = BeamSearch(model, params, context_of(config), *found)
+    texts_BN, score_B = search([prompt_ids(tokenizer, prompt, method)], settings.max_new_tokens)
+    text = tokenizer.decode(until_end(texts_BN[0], tokenizer, True))
+    console.print(METHODS[method], style='dim')
+    write(console, prompt + ('\t' if method == 'target' else '') + text)
+    how = f'log-probability over ((5 + tokens) / 6)^{settings.length_penalty:g}'
+    console.print(f'\n\nthe best of {settings.beams} beams: {score_B[0]:.4f} nats, {how}', style='dim')
+    return {'prompt': prompt, 'text': text, 'method': method, 'score': float(score_B[0])}
+
+
+def prompt_ids(tokenizer, prompt: str, method: str) -> list[int]:
+    """A prompt's ids; an empty one begins a new document."""
+    return tokenizer.encode(prompt).tolist() or [tokenizer.end_of_text] * (method != 'target')
 
 
 def choose_method(config, method: str) -> str:

@@ -92,6 +92,10 @@ class Transformer:
             x_BLD = make_norm(config.norm).apply({'params': params['norm_final']}, x_BLD)
         return x_BLD, carry
 
+    def encode(self, params, example: Example, key: Array | None = None) -> Array:
+        """What the model makes of a text, [B, L, D]; `key` seeds dropout."""
+        return self.apply(params, example, dropout_key=key)[0]
+
     def attention_maps(self, params, example: Example) -> list[Array]:
         """The attention weights of every layer, [B, H, L, L] each, without dropout."""
         x_BLD, context, _ = self._begin(params, example, None)

@@ -6,10 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import example_of, random_batch, tiny_config
+from helpers import example_of, largest_difference, random_batch, tiny_config
 from numpy_encoder_decoder import hidden_states
 
 from gpt2jax.data import make_tokenizer
+from gpt2jax.errors import UserError
+from gpt2jax.evaluation.light_cone import check_light_cone, expected_cone
 from gpt2jax.generation.decode import Generator, Reading
 from gpt2jax.generation.sampling import Sampling
 from gpt2jax.models import make_model
@@ -150,3 +152,75 @@ def test_the_encoder_reads_a_prompt_once():
     token_B1 = np.ones((3, 1), np.int32)
     logits_BV, _ = reading.read(without, token_B1, length_B[:, None], prefix_B, carry)
     assert np.isfinite(logits_BV[:, :256]).all()
+
+
+@pytest.mark.parametrize('name', ['paper', 'two tables, deep encoder', 'window'])
+@pytest.mark.parametrize('kind', ['prefix', 'causal', 'span_corruption'])
+def test_an_output_depends_on_all_that_is_visible_and_nothing_else(kind, name):
+    model, batch = make_model(small_config(**VARIANTS[name]).model), example(kind)
+    assert check_light_cone(model, batch).agrees
+    cone_BLL = expected_cone(model.config, batch)
+    assert cone_BLL.any(-1)[batch.weights > 0].all()
+    assert not cone_BLL[batch.segment == 0].any()
+
+
+@pytest.mark.parametrize('kind', ['causal', 'masked', 'hybrid', 'permutation'])
+def test_objectives_without_a_prefix_are_refused(kind):
+    with pytest.raises(UserError, match=rf"objective.kind = '{kind}'.*encoder_decoder.*prefix"):
+        small_config(objective__kind=kind)
+    with pytest.raises(UserError, match=r'objective.switch.*encoder_decoder'):
+        small_config(objective__switch=f'{kind}@5')
+
+
+@pytest.mark.parametrize('name', ['paper', 'sandwich, rmsnorm, alibi'])
+def test_scanned_and_rematerialised_it_has_the_same_gradients_and_uses_every_parameter(name):
+    batch = example('span_corruption')
+
+    def gradient_of(**changes):
+        dropout = {'model__dropout': 0.1, 'model__attention__dropout': 0.1}
+        model = make_model(small_config(**VARIANTS[name] | dropout | changes).model)
+        _, params, _ = variant(name)
+
+        def loss(params):
+            hidden_BLD, _ = model.apply(params, batch, dropout_key=jax.random.key(1))
+            head_params, logits_fn = model.head(params)
+            logits_ND = logits_fn(head_params, hidden_BLD[batch.weights > 0])
+            return jnp.mean(jnp.sin(logits_ND))
+
+        return jax.jit(jax.grad(loss))(params)
+
+    expected, found = gradient_of(), gradient_of(model__scan_layers=True, model__remat='full')
+    assert largest_difference(expected, found) < 2e-5 * max(
+        float(jnp.abs(leaf).max()) for leaf in jax.tree.leaves(expected)
+    )
+    assert all(jnp.abs(leaf).max() > 0 for leaf in jax.tree.leaves(expected))
+
+
+def test_dropout_of_a_row_does_not_depend_on_the_rows_beside_it():
+    model = make_model(small_config(model__dropout=0.5, model__attention__dropout=0.5).model)
+    _, params, _ = variant('plain')
+    key, batch = jax.random.key(3), example('span_corruption')
+    whole_BLD, _ = model.apply(params, batch, dropout_key=key)
+    last = jax.tree.map(lambda a: a[1:], batch)
+    np.testing.assert_allclose(model.apply(params, last, dropout_key=key)[0], whole_BLD[1:], atol=1e-5)
+    assert np.abs(np.asarray(model.apply(params, batch)[0]) - whole_BLD).max() > 0.1
+
+
+def test_in_bfloat16_it_stays_near_float32():
+    _, params, apply = variant('paper')
+    half = make_model(small_config(**PAPER, model__dtype='bfloat16').model)
+    batch = example('span_corruption')
+    expected_BLD, found_BLD = apply(params, batch)[0], jax.jit(half.apply)(params, batch)[0]
+    assert found_BLD.dtype == jnp.bfloat16
+    difference = np.abs(np.asarray(found_BLD, np.float32) - expected_BLD)
+    assert 0 < difference.mean() < 0.03 * float(jnp.abs(expected_BLD).mean())
+
+
+def test_what_a_text_embeds_is_its_encoders():
+    config, params, _ = variant('plain')
+    text = text_example(np.array([[5, 6, 7, 8]]), np.array([3]), 'full')
+    model = make_model(config)
+    encoder = {'embedding': params['embedding'], 'blocks': params['encoder'], 'norm_final': params['norm_encoder']}
+    expected_BLD, _ = make_model(tiny_config(model__num_layers=2).model).apply(encoder, text)
+    np.testing.assert_allclose(model.encode(params, text), expected_BLD, atol=1e-5)
+    assert [map_BHLM.shape for map_BHLM in model.attention_maps(params, text)] == [(1, 4, 4, 4)] * 2
