@@ -21,10 +21,15 @@ def token_nats(logits_NV: Array, targets_N: Array) -> tuple[Array, Array]:
     return log_z_N - target_N, log_z_N
 
 
-def uniform_nats(logits_NV: Array, log_z_N: Array) -> Array:
-    """The cross-entropy of the uniform distribution over all ids that have a logit (padded ones have -inf), [N]."""
-    real_NV = jnp.isfinite(logits_NV)
-    return log_z_N - jnp.sum(jnp.where(real_NV, logits_NV, 0.0), axis=-1) / jnp.sum(real_NV, axis=-1)
+def token_loss(logits_NV: Array, targets_N: Array, z_loss: float, label_smoothing: float) -> tuple[Array, Array]:
+    """(what is to be minimised, the cross-entropy alone) of each token; the arguments are those of `cross_entropy`."""
+    nats_N, log_z_N = token_nats(logits_NV, targets_N)
+    loss_N = nats_N
+    if label_smoothing:
+        real_NV = jnp.isfinite(logits_NV)  # the ids that pad the vocabulary have -inf
+        mean_N = jnp.sum(jnp.where(real_NV, logits_NV, 0.0), axis=-1) / jnp.sum(real_NV, axis=-1)
+        loss_N = (1 - label_smoothing) * nats_N + label_smoothing * (log_z_N - mean_N)
+    return loss_N + z_loss * jnp.square(log_z_N) if z_loss else loss_N, nats_N
 
 
 def cross_entropy(
@@ -115,16 +120,9 @@ def each_token(function, logits_fn, head_params, hidden_BLD, targets_BL, *, chun
 
 
 def _chunk_loss(logits_fn, terms, head_params, hidden_ND, targets_N, weights_N):
-    z_loss, label_smoothing = terms
-    logits_NV = logits_fn(head_params, hidden_ND)
-    nats_N, log_z_N = token_nats(logits_NV, targets_N)
-    loss = nats = jnp.sum(jnp.where(weights_N > 0, weights_N * nats_N, 0.0))  # padding may have no logit: infinite nats
-    if label_smoothing:
-        spread = jnp.sum(weights_N * uniform_nats(logits_NV, log_z_N))
-        loss = (1 - label_smoothing) * nats + label_smoothing * spread
-    if z_loss:
-        loss += z_loss * jnp.sum(weights_N * jnp.square(log_z_N))
-    return loss, nats
+    each = token_loss(logits_fn(head_params, hidden_ND), targets_N, *terms)
+    # Padding may have no logit: infinite nats.
+    return tuple(jnp.sum(jnp.where(weights_N > 0, weights_N * x_N, 0.0)) for x_N in each)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(0, 1))

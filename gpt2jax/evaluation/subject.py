@@ -11,6 +11,7 @@ from pathlib import Path
 
 from gpt2jax.batches import rows_of
 from gpt2jax.data import Prepared, Tokenizer
+from gpt2jax.data.builder import Pair
 from gpt2jax.data.corpora import make_corpus
 from gpt2jax.data.rows import Rows
 from gpt2jax.errors import UserError
@@ -55,8 +56,17 @@ class Subject:
     def documents(self, split: str) -> Sequence[str]:
         """The texts of a split of the run's corpus, in order. Raises UserError for a split that is not there."""
         tokens = self._split(split)
-        if self.tokenizer.lossless:
-            return _Decoded(tokens, self.tokenizer)
+        return _Decoded(tokens, self.tokenizer) if self.tokenizer.lossless else self._stored(split)
+
+    def pairs(self, split: str) -> Sequence[Pair]:
+        """The pairs of a split of the run's corpus, in order. Raises UserError for what is not there."""
+        self._split(split)
+        stored = self._stored(split)
+        if not isinstance(stored[0], Pair):
+            raise UserError(f'--suite: config.data.corpus = {self.setup.config.data.corpus!r} has no pairs')
+        return stored
+
+    def _stored(self, split: str) -> Sequence[str] | Sequence[Pair]:
         data, directory = self.setup.config.data, Path(self.setup.config.data.directory).expanduser()
         return make_corpus(data.corpus, data.path, data.text_key, directory).sources(directory)[split]
 

@@ -16,7 +16,7 @@ from jax import Array
 from gpt2jax.batches import place_batch
 from gpt2jax.config import overlay
 from gpt2jax.data.rows import Rows, train_batch
-from gpt2jax.losses import each_token, gather_predicted, token_nats
+from gpt2jax.losses import each_token, gather_predicted, token_loss
 from gpt2jax.models import make_model
 from gpt2jax.optimizers import path_name
 from gpt2jax.training.setup import Setup
@@ -26,7 +26,11 @@ from gpt2jax.training.step import make_example, make_loss
 
 LOSS_SUM, GRADIENT_NORM = 'sum of the loss', 'norm of all gradients'
 # What a module reads, where no module made it: what attention read, and the activation of the feed-forward network.
-INPUTS = {'attention/out': 'attention/read', 'feedforward/contract': 'feedforward/hidden'}
+INPUTS = {
+    'attention/out': 'attention/read',
+    'cross/out': 'cross/read',
+    'feedforward/contract': 'feedforward/hidden',
+}
 
 
 @dataclasses.dataclass
@@ -143,7 +147,7 @@ def make_watch(config, objective):
         objective_key, dropout_key = jax.random.split(key)
         example, _ = make_example(model, objective, batch, objective_key, progress)
         found = collections.OrderedDict()  # a plain dict would come back sorted
-        with nn.intercept_methods(_recorder(found)):
+        with nn.intercept_methods(_recorder(found, config.model.architecture == 'encoder_decoder')):
             hidden_BLD, _ = model.apply(params, example, carry, dropout_key=dropout_key)
         logits, *losses = _logits_and_loss(config, model, objective, params, example, hidden_BLD)
         found['logits'], found['loss'] = logits, measure_rows(losses[0])
@@ -152,29 +156,35 @@ def make_watch(config, objective):
     return watch
 
 
-def _recorder(found):
+def _recorder(found, two_sides: bool):
     """Keeps what each module makes: 'embedding', 'blocks/0/attention/query', ..., 'blocks/0', ..., 'norm_final'.
 
     Of an LSTM these are the products 'blocks/0/input', ... alone.
+
+    Args:
+      two_sides: an encoder, 'encoder/0', ..., 'norm_encoder', comes before the blocks of a decoder.
     """
-    root, blocks = '', 0
+    root, stack, done = '', 'encoder' if two_sides else 'blocks', collections.Counter()
 
     def record(call, arguments, options, context):
-        nonlocal root, blocks
+        nonlocal root, stack
         module, path = context.module, '/'.join(context.module.path)
         if context.method_name != '__call__':
             return call(*arguments, **options)
         if not path:
             kind = type(module).__name__
-            names = {'Block': f'blocks/{blocks}', 'Linear': f'blocks/{blocks}/input', 'Embedding': 'embedding'}
-            root = names.get(kind, 'norm_final')
+            if kind == 'Embedding' and done['encoder']:
+                stack = 'blocks'
+            embedding = 'decoder_embedding' if two_sides and stack == 'blocks' else 'embedding'
+            block, norm = f'{stack}/{done[stack]}', 'norm_encoder' if stack == 'encoder' else 'norm_final'
+            root = {'Block': block, 'Linear': f'{block}/input', 'Embedding': embedding}.get(kind, norm)
         if path in INPUTS:
             found[f'{root}/{INPUTS[path]}'] = measure_rows(arguments[0])
         result = call(*arguments, **options)
         output = result[0] if isinstance(result, tuple) else result
         output = output.swapaxes(0, 1) if root.endswith('/input') else output  # an LSTM's: its steps come first
         found[f'{root}/{path}'.rstrip('/')] = measure_rows(output)
-        blocks += not path and root.startswith('blocks')
+        done[stack] += not path and root.startswith(f'{stack}/')
         return result
 
     return record
@@ -188,10 +198,10 @@ def _logits_and_loss(config, model, objective, params, example, hidden_BLD):
     head_params, logits_fn = model.head(params)
 
     def look(logits_NV, targets_N):
-        nats_N, log_z_N = token_nats(logits_NV, targets_N)
+        loss_N, nats_N = token_loss(logits_NV, targets_N, config.loss.z_loss, config.loss.label_smoothing)
         # Ids that pad the vocabulary have a logit of -inf by design.
         measured = jax.vmap(measure)(logits_NV[:, : config.model.vocab_size])
-        return nats_N + config.loss.z_loss * jnp.square(log_z_N), nats_N, measured
+        return loss_N, nats_N, measured
 
     loss_BP, nats_BP, of_token = each_token(
         look, logits_fn, head_params, hidden_BPD, targets_BP, chunk_tokens=config.loss.chunk_tokens

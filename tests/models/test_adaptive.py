@@ -115,7 +115,7 @@ def test_the_chunked_loss_and_its_gradients_are_those_of_all_logits_at_once(chan
     def loss(params, chunk_tokens):
         head_params, logits_fn = model.head(params)
         hidden_BLD, _ = model.apply(params, example)
-        options = {'chunk_tokens': chunk_tokens, 'z_loss': 0.0, 'predictions': 10}
+        options = {'chunk_tokens': chunk_tokens, 'z_loss': 0.0, 'label_smoothing': 0.0, 'predictions': 10}
         return cross_entropy(logits_fn, head_params, hidden_BLD, example.targets, example.weights, **options)[0]
 
     def plain(params):

@@ -20,6 +20,8 @@ def formula(kind, step, *, peak, warmup, steps, decay, final):
         return peak * (step + 1) / warmup
     if kind == 'constant':
         return peak
+    if kind == 'inverse_sqrt':
+        return peak * math.sqrt(warmup / (step + 1))
     length = decay if kind == 'wsd' else steps - warmup
     done = min(max((step - (steps - length)) / length, 0), 1)
     share = (1 + math.cos(math.pi * done)) / 2 if kind == 'cosine' else 1 - done

@@ -61,6 +61,22 @@ def test_a_planted_overflow_is_named(pattern, size, kind, expected):
     assert findings.backward == []
 
 
+@pytest.mark.parametrize(
+    ('pattern', 'expected'),
+    [
+        ('encoder/1/feedforward/expand/kernel', 'encoder/1/feedforward/expand'),
+        ('norm_encoder/scale', 'norm_encoder'),
+        ('blocks/0/cross/value/kernel', 'blocks/0/cross/value'),
+        ('norm_final/scale', 'norm_final'),
+    ],
+)
+def test_an_overflow_on_either_side_is_named(pattern, expected):
+    sides = {'model__architecture': 'encoder_decoder', 'objective__kind': 'prefix', 'model__encoder_layers': 2}
+    setup = one_device_setup(tiny_config(**SMALL | sides, model__num_layers=1))
+    state = planted(setup, pattern, lambda leaf: jnp.copysign(jnp.full_like(leaf, 3e38), leaf))
+    assert examine(setup, state, random_batch(8, 16), quiet).first()[:2] == ('forward', expected)
+
+
 def test_an_embedding_that_is_nan_names_the_row_that_reads_it():
     setup = one_device_setup(tiny_config(**SMALL, training__accumulation=2, model__dropout=0.1))
     batch = random_batch(8, 16, vocab=200)
@@ -100,7 +116,7 @@ def test_a_gradient_that_alone_overflows_is_named_from_the_end():
     'changes',
     [
         {'training__accumulation': 4, 'model__vocab_multiple': 64, 'loss__chunk_tokens': 32},
-        {'objective__kind': 'masked', 'model__scan_layers': True, 'loss__z_loss': 1e-3},
+        {'objective__kind': 'masked', 'model__scan_layers': True, 'loss__z_loss': 1e-3, 'loss__label_smoothing': 0.1},
         {'objective__kind': 'span_corruption', 'model__norm__placement': 'post', 'model__remat': 'full'},
         {'objective__switch': 'prefix@1,hybrid@2', 'optimizer__average': 0.9, 'model__head__tied': False},
     ],
