@@ -23,7 +23,7 @@ from gpt2jax.placement import ROW_AXES, Placement
 RULES = (
     (r'^carry(/|$)', PartitionSpec(ROW_AXES)),  # what a model remembers of each row
     (r'embedding/(tail_\d+/)?token$|head/(tail_\d+/)?kernel$', PartitionSpec('tensor', 'fsdp')),
-    (r'embedding/position', PartitionSpec(None, 'fsdp')),
+    (r'embedding/position|(widen|narrow)/kernel$', PartitionSpec(None, 'fsdp')),
     (r'(attention|cross)/out/kernel$|feedforward/contract/kernel$', PartitionSpec('fsdp', 'tensor')),
     (r'(attention|cross)/(query|key|value)/kernel$|feedforward/(expand|gate)/kernel$', PartitionSpec('tensor', 'fsdp')),
     (r'(attention|cross)/(query|key|value)/bias$|feedforward/(expand|gate)/bias$', PartitionSpec('tensor')),

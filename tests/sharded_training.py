@@ -105,9 +105,26 @@ KINDS = {
             'model__architecture': 'transformer_xl',
             'model__memory_length': 24,
             'model__position__kind': 'relative',
+            'model__head__cutoffs': '60,150',
+            'model__head__divisor': 2.0,
             'data__order': 'contiguous',
         },
         {
+            'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT,
+            'fsdp 4 x tensor 2, scan': mesh(fsdp=4, tensor=2) | SCAN,
+        },
+    ),
+    'encoder_decoder': (
+        {
+            'model__architecture': 'encoder_decoder',
+            'objective__kind': 'span_corruption',
+            'objective__rate': 0.3,
+            'model__num_layers': 1,
+            'model__encoder_layers': 2,
+            'model__embedding__shared': False,
+        },
+        {
+            'data 8': mesh(data=8),
             'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT,
             'fsdp 4 x tensor 2, scan': mesh(fsdp=4, tensor=2) | SCAN,
         },
