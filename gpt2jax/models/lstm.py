@@ -87,7 +87,7 @@ class LSTM:
         states = (carry or self.init_memory(len(example.inputs))).layers
         x_LBI = embed(params['embedding']['token'], example.inputs.T, drops.word_drop, word_key).astype(config.dtype)
         if config.embedding.scale:
-            x_LBI *= config.embedding.width**0.5
+            x_LBI *= config.width**0.5
         x_LBI, new_states = locked(x_LBI, drops.input_drop, 0), []
         for index, (layer, state) in enumerate(zip(params['blocks'], states, strict=True)):
             key = None if weight_key is None else jax.random.fold_in(weight_key, index)

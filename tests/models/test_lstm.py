@@ -225,13 +225,22 @@ def test_bfloat16_stays_near_float32():
     assert {leaf.dtype for leaf in jax.tree.leaves(gradient)} == {jnp.dtype('float32')}
 
 
-def test_initial_layers_are_within_the_root_of_their_width():
-    """As in the paper's code: uniform within 1 / sqrt(H)."""
+def test_initial_layers_keep_the_variance_of_what_they_read_and_forget_little():
     _, params = lstm(model__recurrent__width=100)
-    for layer, hidden in zip(params['blocks'], (100, 24), strict=True):
-        for leaf in jax.tree.leaves(layer):
-            assert 0.9 < float(jnp.abs(leaf).max()) * hidden**0.5 <= 1
-    assert [layer['input']['kernel'].shape for layer in params['blocks']] == [(400, 20), (96, 100)]
+    for layer, (inputs, hidden) in zip(params['blocks'], ((20, 100), (100, 24)), strict=True):
+        kernel, recurrent = layer['input']['kernel'], layer['recurrent']['kernel']
+        assert kernel.shape == (4 * hidden, inputs)
+        assert np.isclose(np.std(kernel), inputs**-0.5, rtol=0.05)
+        assert 0.9 < float(jnp.abs(recurrent).max()) * hidden**0.5 <= 1
+        np.testing.assert_array_equal(layer['input']['bias'].reshape(4, hidden)[:, 0], [0, 1, 0, 0])
+
+
+def test_embeddings_may_be_scaled_for_the_layers_but_not_for_the_head():
+    (plain, params), (scaled, _) = lstm(), lstm(model__embedding__scale=True)
+    example = causal_example(2, 8)
+    larger = params | {'embedding': {'token': params['embedding']['token'] * 24**0.5}}
+    np.testing.assert_allclose(scaled.apply(params, example)[0], plain.apply(larger, example)[0], atol=1e-6)
+    assert scaled.head(params)[0]['kernel'] is params['embedding']['token']
 
 
 class Specials:
