@@ -66,6 +66,22 @@ def encoder_decoder_body(config, length: int, predictions: int) -> tuple[int, in
     return 2 * (read + (of_queries + widen) * predictions), 4 * config.width * maps
 
 
+def xlnet_body(config, length: int, predictions: int) -> tuple[int, int]:
+    """Of a Transformer-XL, and of its second stream where fewer tokens are predicted than there are.
+
+    Queries have no keys and values of their own, and behind the last layer's nobody reads the tokens. Places in any
+    order have twice as many distances to score, before and behind.
+    """
+    if predictions >= length:
+        return transformer_body(config, length, predictions)
+    kv, layers, memory = attention_weights(config) - 2 * config.width**2, config.num_layers, config.memory_length
+    block = attention_weights(config) + feedforward_weights(config)
+    read = (layers - 1) * block * length + kv * length + layers * kv * memory + embedding_weights(config) * length
+    queries = (layers - 1) * length + layers * predictions  # of both streams, in all layers
+    matrices = 2 * (read + layers * (block - kv) * predictions) + 6 * config.width * queries * memory
+    return matrices, 8 * config.width * queries * length
+
+
 def lstm_body(config, length: int, predictions: int) -> tuple[int, int]:
     """Of an LSTM: the four gates of every layer read its input and its own last output; there is no attention."""
     weights = sum(4 * hidden * (inputs + hidden) for inputs, hidden in layer_widths(config))
@@ -102,6 +118,7 @@ BODIES = {
     'transformer': transformer_body,
     'encoder_decoder': encoder_decoder_body,
     'transformer_xl': transformer_body,
+    'xlnet': xlnet_body,
     'lstm': lstm_body,
 }
 
@@ -127,6 +144,7 @@ STATES = {
     'transformer': transformer_state,
     'encoder_decoder': transformer_state,
     'transformer_xl': transformer_state,
+    'xlnet': transformer_state,
     'lstm': lstm_state,
 }
 
