@@ -124,8 +124,9 @@ def score_texts(questions: list[Question], answers: list[str]) -> tuple[dict, li
     references = [[(*question.targets, *[None] * most)[i] for question in questions] for i in range(most)]
     figures, lines = {}, []
     for name, metric in (('bleu', metrics.BLEU()), ('chrf', metrics.CHRF())):
-        figures[name] = metric.corpus_score(answers, references).score
-        lines.append(f'{figures[name]:.2f} {metric.name} ({metric.get_signature()})')
+        found = metric.corpus_score(answers, references)
+        figures[name] = found.score
+        lines.append(f'{found.score:.2f} {found.name} ({metric.get_signature()})')
     texts = zip(questions, answers, strict=True)
     items = [{'source': q.source, 'answer': answer, 'targets': q.targets} for q, answer in texts]
     return figures, items, lines

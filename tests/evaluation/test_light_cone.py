@@ -17,8 +17,9 @@ SMALL = {'data__length': LENGTH, 'model__num_layers': 2, 'model__width': 16, 'mo
 
 
 def batch_of(rows, length=LENGTH):
-    """Rows of three documents each, behind their <|endoftext|>; the last row ends in padding."""
+    """Rows of three documents each, behind their <|endoftext|>, a <|sep|> in some; the last row ends in padding."""
     batch = random_batch(rows, length)
+    batch['tokens'][:, length // 3] = 259
     batch['tokens'][:, 1:][batch['segment'][:, 1:] != batch['segment'][:, :-1]] = 256
     return batch
 

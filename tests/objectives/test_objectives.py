@@ -23,6 +23,7 @@ VARIANTS = {
     'hybrid': {'kind': 'hybrid'},
     'hybrid words': {'kind': 'hybrid', 'whole_words': True, 'rate': 0.5, 'causal_share': 0.2},
     'span_corruption': {'kind': 'span_corruption'},
+    'seq2seq': {'kind': 'seq2seq'},
     'span_corruption, most of it': {'kind': 'span_corruption', 'rate': 0.9, 'mean_span': 4.0},
 }
 each_variant = pytest.mark.parametrize('name', VARIANTS)
@@ -48,6 +49,16 @@ def batch_of(seed=0):
     batch['segment'][-1, LENGTH // 2 :] = 0
     batch['tokens'][:, 1:][batch['segment'][:, 1:] != batch['segment'][:, :-1]] = 256
     batch['tokens'][batch['segment'] == 0] = 258
+    return in_pairs(batch)
+
+
+def in_pairs(batch):
+    """The same with a <|sep|> in the middle of each document, as objectives that need pairs have it."""
+    for tokens, segments in zip(batch['tokens'], batch['segment'], strict=True):
+        for segment in set(segments.tolist()) - {0}:
+            start, end = np.flatnonzero(segments == segment)[[0, -1]]
+            if end > start:
+                tokens[(start + end + 2) // 2] = 259
     return batch
 
 
@@ -85,7 +96,7 @@ def test_a_row_does_not_depend_on_the_other_rows(name):
 def test_the_key_decides_what_is_drawn(name):
     first, again, other = (make(name, batch_of(), seed) for seed in (0, 0, 1))
     assert largest_difference(first, again) == 0
-    drawn = name not in ('causal', 'prefix of a half')
+    drawn = name not in ('causal', 'prefix of a half', 'seq2seq')
     assert (largest_difference(first, other) > 0) == drawn
 
 
@@ -94,7 +105,7 @@ def test_rows_with_the_same_text_draw_apart(name):
     batch = {key: np.repeat(array[:1], ROWS, axis=0) for key, array in batch_of().items() if key != 'row'}
     example = make(name, batch | {'row': np.arange(ROWS, dtype=np.int32)})
     content = np.concatenate([np.asarray(a) for a in (example.inputs, example.order, example.weights)], axis=1)
-    assert (len(np.unique(content, axis=0)) > 1) == (name not in ('causal', 'prefix of a half'))
+    assert (len(np.unique(content, axis=0)) > 1) == (name not in ('causal', 'prefix of a half', 'seq2seq'))
 
 
 @each_variant
