@@ -30,6 +30,7 @@ RULES = (
     (r'attention/relative/kernel$', PartitionSpec('tensor', 'fsdp')),
     (r'attention/relative/\w+_bias$', PartitionSpec('tensor')),
     (r'attention/relative/segment_embedding$', PartitionSpec(None, 'tensor')),
+    (r'blocks/\d+/(input|recurrent)/kernel$', PartitionSpec('fsdp')),  # an LSTM's, whole along tensor
     (r'.*', PartitionSpec()),
 )
 

@@ -97,8 +97,18 @@ KINDS = {
     ),
     # Memories of the rows before.
     'lstm': (
-        {'model__architecture': 'lstm', 'data__order': 'contiguous', 'model__recurrent__weight_drop': 0.2},
-        {'data 8': mesh(data=8), 'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT},
+        {
+            'model__architecture': 'lstm',
+            'data__order': 'contiguous',
+            'model__recurrent__weight_drop': 0.2,
+            'model__recurrent__hidden_drop': 0.2,
+            'model__recurrent__word_drop': 0.1,
+        },
+        {
+            'data 8': mesh(data=8),
+            'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT,
+            'fsdp 2 x tensor 4': mesh(fsdp=2, tensor=4),
+        },
     ),
     'transformer_xl': (
         {
@@ -173,6 +183,7 @@ def run_config(**changes):
     """
     options = {
         'training__batch_size': 16,
+        'evaluation__batch_size': 16,
         'model__num_layers': 2,
         'model__vocab_multiple': 8,
         'model__dropout': 0.1,

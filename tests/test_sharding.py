@@ -54,8 +54,8 @@ def mesh_of(data, fsdp, context=1, tensor=1):
     return AbstractMesh((data, fsdp, context, tensor), AXES, axis_types=(AxisType.Auto,) * len(AXES))
 
 
-def abstract_gpt2(**changes):
-    """Shapes of the state of a GPT-2 with an untied head, whose matrices divide by 8."""
+def abstract_state(**changes):
+    """Shapes of the state of a model, by default a GPT-2, with an untied head; its matrices divide by 8."""
     config = tiny_config(model__head__tied=False, model__vocab_multiple=8, **changes)
     optimizer = make_optimizer(config)
     return jax.eval_shape(make_init(make_model(config.model), optimizer, 0, 8))
@@ -66,7 +66,7 @@ def leaves(tree):
 
 
 def test_the_table_says_how_each_parameter_of_a_gpt2_is_cut():
-    params = leaves(abstract_gpt2().params)
+    params = leaves(abstract_state().params)
     specs = {path: parameter_spec(path, leaf.shape, mesh_of(1, 8)) for path, leaf in params.items()}
     for layer in range(3):
         found = {re.sub(f'^blocks/{layer}/', 'blocks/*/', path): spec for path, spec in specs.items()}
@@ -74,12 +74,26 @@ def test_the_table_says_how_each_parameter_of_a_gpt2_is_cut():
 
 
 def test_every_rule_is_the_first_to_match_some_parameter():
-    first = {next(i for i, (pattern, _) in enumerate(RULES) if re.search(pattern, path)) for path in TABLE}
+    """Of a GPT-2, an LSTM with its memory, and an XLNet with segments."""
+    relative = {'model__position__kind': 'relative', 'model__position__segments': True}
+    others = [
+        {'model__architecture': 'lstm', 'data__order': 'contiguous'},
+        {'model__architecture': 'xlnet', 'objective__kind': 'permutation', **relative},
+    ]
+    paths = [*TABLE, *(path for options in others for path in leaves(abstract_state(**options)))]
+    first = {next(i for i, (pattern, _) in enumerate(RULES) if re.search(pattern, path)) for path in paths}
     assert first == set(range(len(RULES)))
 
 
+def test_a_recurrent_model_is_cut_over_fsdp_alone():
+    state = shard(abstract_state(model__architecture='lstm', data__order='contiguous'), mesh_of(1, 8))
+    for path, leaf in leaves(state.params['blocks']).items():
+        assert leaf.sharding.spec == (PartitionSpec('fsdp', None) if path.endswith('kernel') else WHOLE)
+    assert {leaf.sharding.spec for leaf in jax.tree.leaves(state.carry)} == {PartitionSpec(('data', 'fsdp'), None)}
+
+
 def test_fsdp_cuts_every_large_array_of_parameters_and_optimizer():
-    state = shard(abstract_gpt2(), mesh_of(1, 8))
+    state = shard(abstract_state(), mesh_of(1, 8))
     large = [leaf for leaf in jax.tree.leaves((state.params, state.opt_state)) if leaf.size >= 512]
     assert len(large) == 3 * (3 * 6 + 3)
     for leaf in large:
@@ -91,7 +105,7 @@ def test_fsdp_cuts_every_large_matrix_of_every_optimizer_and_of_an_average(kind)
     """Adafactor's rows and columns are small, and whole."""
     average = 0.0 if kind == 'schedule_free' else 0.9
     options = {'optimizer__kind': kind, 'optimizer__average': average, 'optimizer__schedule': 'constant'}
-    state = shard(abstract_gpt2(**options), mesh_of(1, 8))
+    state = shard(abstract_state(**options), mesh_of(1, 8))
     matrices = [leaf for leaf in jax.tree.leaves(state.opt_state) if leaf.size >= 512]
     copies = {'adamw': 3, 'lion': 2, 'muon': 2, 'adafactor': 1, 'schedule_free': 2}[kind]
     adam_only = 3 if kind == 'muon' else 0  # the second moments of embeddings and head
@@ -101,7 +115,7 @@ def test_fsdp_cuts_every_large_matrix_of_every_optimizer_and_of_an_average(kind)
 
 
 def test_the_optimizer_is_cut_like_its_parameters():
-    state = shard(abstract_gpt2(), mesh_of(2, 4))
+    state = shard(abstract_state(), mesh_of(2, 4))
     params, optimizer = leaves(state.params), leaves(state.opt_state)
     seen = 0
     for path, leaf in optimizer.items():
@@ -124,7 +138,7 @@ def test_a_scalar_of_the_optimizer_is_whole_whatever_its_path():
 
 
 def test_shard_keeps_shapes_and_dtypes():
-    state = abstract_gpt2()
+    state = abstract_state()
     placed = shard(state, mesh_of(1, 8))
     assert jax.tree.structure(placed) == jax.tree.structure(state)
     for leaf, wanted in zip(jax.tree.leaves(placed), jax.tree.leaves(state), strict=True):
@@ -139,7 +153,7 @@ def test_bytes_per_device_count_the_part_that_a_device_holds():
 
 
 def test_a_model_is_told_which_parameters_are_cut_and_along_what():
-    cuts = dict(make_placement(mesh_of(1, 2, 1, 4), abstract_gpt2().params).cuts)
+    cuts = dict(make_placement(mesh_of(1, 2, 1, 4), abstract_state().params).cuts)
     assert cuts['blocks/0/attention/query/kernel'] == ('tensor', 'fsdp')
     assert cuts['blocks/0/feedforward/contract/kernel'] == ('fsdp', 'tensor')
     assert cuts['embedding/position/embedding'] == (None, 'fsdp')
@@ -342,7 +356,7 @@ def check_against_one_device(results: dict) -> int:
 
 def test_every_mesh_objective_kernel_and_optimizer_trains_like_one_device(trained):
     """With dropout on: it is keyed by the row of the global batch and its place there, not by device or microbatch."""
-    assert check_against_one_device(trained) == 18
+    assert check_against_one_device(trained) == 26
 
 
 @pytest.mark.slow
