@@ -88,8 +88,8 @@ def test_every_rule_is_the_first_to_match_some_parameter():
 def test_a_recurrent_model_is_cut_over_fsdp_alone():
     state = shard(abstract_state(model__architecture='lstm', data__order='contiguous'), mesh_of(1, 8))
     for path, leaf in leaves(state.params['blocks']).items():
-        assert leaf.sharding.spec == (PartitionSpec('fsdp', None) if path.endswith('kernel') else WHOLE)
-    assert {leaf.sharding.spec for leaf in jax.tree.leaves(state.carry)} == {PartitionSpec(('data', 'fsdp'), None)}
+        assert leaf.sharding.spec == (PartitionSpec('fsdp') if path.endswith('kernel') else WHOLE)
+    assert {leaf.sharding.spec for leaf in jax.tree.leaves(state.carry)} == {PartitionSpec(('data', 'fsdp'))}
 
 
 def test_fsdp_cuts_every_large_array_of_parameters_and_optimizer():
