@@ -134,7 +134,6 @@ KINDS = {
             'model__embedding__shared': False,
         },
         {
-            'data 8': mesh(data=8),
             'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT,
             'fsdp 4 x tensor 2, scan': mesh(fsdp=4, tensor=2) | SCAN,
         },

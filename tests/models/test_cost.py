@@ -86,6 +86,15 @@ def forward_flops(config, length):
             'data__length': 64,
         },
         {
+            'model__architecture': 'encoder_decoder',
+            'objective__kind': 'prefix',
+            'model__width': 256,
+            'model__attention__num_heads': 2,
+            'model__encoder_layers': 3,
+            'model__attention__num_kv_heads': 1,
+            'data__length': 64,
+        },
+        {
             'model__architecture': 'lstm',
             'model__width': 256,
             'model__recurrent__width': 384,
@@ -148,6 +157,21 @@ def test_an_adaptive_softmax_costs_what_its_clusters_do(changes):
     plain = tiny_config(model__vocab_size=3000, **sizes)
     narrower = row_flops(config.model, 64, 64).head < row_flops(plain.model, 64, 64).head
     assert narrower == (config.model.head.divisor > 1)
+
+
+def test_a_decoder_costs_what_the_places_cost_that_it_reads():
+    """In a batch of answers, against XLA's count; and its own share of the work is that of a row of so many places."""
+    sides = {'model__architecture': 'encoder_decoder', 'objective__kind': 'span_corruption', 'data__length': 64}
+    config = tiny_config(**sides, model__num_layers=2, model__width=256, model__attention__num_heads=2)
+    model = make_model(config.model)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    example = jax.eval_shape(lambda: causal_example(1, 64)).replace(answers=24)
+    compiled = jax.jit(lambda *arguments: model.apply(*arguments)[0]).lower(params, example).compile()
+    flops = row_flops(config.model, 64, 24)
+    ours = flops.forward('full map') - flops.head
+    assert ours <= compiled.cost_analysis()['flops'] <= 1.04 * ours
+    whole, none = (row_flops(config.model, 64, places) for places in (64, 0))
+    assert flops.matrices - none.matrices == (whole.matrices - none.matrices) * 24 // 64
 
 
 def test_the_terms_are_those_of_the_formula():
