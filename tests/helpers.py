@@ -62,6 +62,17 @@ def random_batch(rows: int, length: int, seed: int = 0, documents: int = 3, voca
     }
 
 
+def in_pairs(batch):
+    """The same with a <|sep|> (of `bytes`) in the middle of each document, as objectives that need pairs have it."""
+    tokens_BL = batch['tokens'].copy()
+    for tokens, segments in zip(tokens_BL, batch['segment'], strict=True):
+        for segment in set(segments.tolist()) - {0}:
+            start, end = np.flatnonzero(segments == segment)[[0, -1]]
+            if end > start:
+                tokens[(start + end + 2) // 2] = 259
+    return batch | {'tokens': tokens_BL}
+
+
 def causal_example(rows: int, length: int, **options):
     """The causal Example of a random batch."""
     return example_of('causal', random_batch(rows, length, **options))

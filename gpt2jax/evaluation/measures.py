@@ -17,6 +17,7 @@ SCORES = {
     'permuted_nats': 'nats per token in a random order',
     'answer_nats': 'nats per token of the target',
 }
+HIGHER = ('accuracy', 'bleu', 'chrf')  # ends of the names of figures that are higher where a model is better
 # The figure that compares with the training loss of an objective; a hybrid's loss is a mixture of two.
 LIKE_THE_LOSS = {
     'causal': 'nats_per_token',

@@ -81,8 +81,8 @@ class SuiteResult:
     """What was measured.
 
     Attributes:
-      figures: by name; one that the model cannot have is left out. A name that ends in 'accuracy' is higher where a
-        model is better.
+      figures: by name; one that the model cannot have is left out. A name with an end in HIGHER
+        (gpt2jax.evaluation.measures) is higher where a model is better.
       items: one JSON object for each thing that was scored, so that every figure can be checked.
       lines: for a person to read, with what the figures do not say.
       about: JSON: what was scored and how, with its sizes.

@@ -21,6 +21,11 @@ NAMES = SCORES | {
     'masked_accuracy': 'accuracy at hidden tokens',
     'prefix_accuracy': 'accuracy after the prefix',
     'span_accuracy': 'accuracy in the spans',
+    'answer_accuracy': 'accuracy in the targets',
+    'unit_error_rate': 'error rate of units (of phonemes: PER)',
+    'word_error_rate': 'share of wrong answers (of words: WER)',
+    'bleu': 'BLEU',
+    'chrf': 'chrF',
     **goals.LABELS,
 }
 

@@ -7,6 +7,7 @@ and no way of matching puts another arm first. Everything less is said as what i
 import dataclasses
 import itertools
 
+from gpt2jax.evaluation.measures import HIGHER
 from gpt2jax.studies import goals
 from gpt2jax.studies.evidence import Evidence
 from gpt2jax.studies.matching import MEASURES
@@ -92,7 +93,7 @@ class Finding:
 
 def find(evidence: Evidence, figure: str) -> Finding:
     """Judges one figure."""
-    lower = not figure.endswith('accuracy')
+    lower = not figure.endswith(HIGHER)
     runs = {name: [run for run in evidence.main if run.arm == name] for name in evidence.arms}
     measured = {name: {run.seed: run.value(figure) for run in group} for name, group in runs.items()}
     values = {name: {s: v for s, v in group.items() if v is not None} for name, group in measured.items()}

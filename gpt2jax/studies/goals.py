@@ -2,6 +2,7 @@
 
 import itertools
 
+from gpt2jax.evaluation.measures import HIGHER
 from gpt2jax.studies.matching import MEASURES
 
 LABELS = {f'{measure}_to_goal': f'{what} to the goal' for measure, what in MEASURES.items()}
@@ -12,13 +13,13 @@ def goal_figures(curve: list[dict[str, float]], figure: str, value: float) -> di
 
     Args:
       curve: as gpt2jax.studies.results.Result has it.
-      figure: of the evaluations; higher is better for an accuracy, lower for all else.
+      figure: of the evaluations; higher is better where its name ends in one of HIGHER, lower for all else.
       value: to be reached.
 
     Returns:
       {'seconds_to_goal', ...}; empty where the run did not reach it, or had before its first evaluation.
     """
-    sign = -1 if figure.endswith('accuracy') else 1
+    sign = -1 if figure.endswith(HIGHER) else 1
     points = [point for point in curve if figure in point]
     for before, after in itertools.pairwise(points):
         was, now = sign * (before[figure] - value), sign * (after[figure] - value)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 from gpt2jax.errors import UserError
+from gpt2jax.evaluation.measures import HIGHER
 from gpt2jax.studies.cells import Cell, progress_of, suites_cell
 from gpt2jax.studies.combinators import Arm
 from gpt2jax.studies.planning import Plan, make_plan, run_cells, speed_cells, tune_cells
@@ -77,7 +78,7 @@ def choose(experiment: Experiment, tried: list[Cell]) -> dict[str, Arm]:
     """
     study, chosen = experiment.study, {}
     figure = study.decide[0]
-    sign = -1 if figure.endswith('accuracy') else 1
+    sign = -1 if figure.endswith(HIGHER) else 1
     for arm in study.arms:
         cells = [cell for cell in tried if cell.arm == arm.name]
         if not cells or any(progress_of(cell).status in ('waiting', 'begun') for cell in cells):

@@ -18,7 +18,7 @@ from gpt2jax.validation import resolve
 
 ROOT = Path(__file__).parents[2]  # recipes are looked for here too, so that a study runs from any folder
 TESTS = ('t', 'permutation')
-MEASURED = (*SCORES, 'masked_accuracy', 'prefix_accuracy', 'span_accuracy')  # in training
+MEASURED = (*SCORES, 'masked_accuracy', 'prefix_accuracy', 'span_accuracy', 'answer_accuracy')  # in training
 OURS = ('seed', 'training.steps')  # keys that the runner sets
 
 

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from helpers import largest_difference, one_device_setup, random_batch, tiny_config
+from helpers import in_pairs, largest_difference, one_device_setup, random_batch, tiny_config
 
 from gpt2jax.data import vocabulary_of
 from gpt2jax.models import make_model
@@ -50,16 +50,6 @@ def batch_of(seed=0):
     batch['tokens'][:, 1:][batch['segment'][:, 1:] != batch['segment'][:, :-1]] = 256
     batch['tokens'][batch['segment'] == 0] = 258
     return in_pairs(batch)
-
-
-def in_pairs(batch):
-    """The same with a <|sep|> in the middle of each document, as objectives that need pairs have it."""
-    for tokens, segments in zip(batch['tokens'], batch['segment'], strict=True):
-        for segment in set(segments.tolist()) - {0}:
-            start, end = np.flatnonzero(segments == segment)[[0, -1]]
-            if end > start:
-                tokens[(start + end + 2) // 2] = 259
-    return batch
 
 
 def test_every_objective_has_a_variant_here():
