@@ -4,16 +4,15 @@
     python launch.py evaluate --workdir=runs/g2p --suite=pairs:test
     python launch.py sample --workdir=runs/g2p --prompt='p h o n e m e s'
 
-The model and its training are Vaswani et al. 2017 in small: post-norm, sinusoidal positions, embeddings times the root of
-the width and shared by both sides, dropout and label smoothing of 0.1, Adam with b2 = 0.98 and the inverse-root schedule
-(sections 3 and 5); an average of the parameters stands for their average of checkpoints (section 6.1). Rows of 128 places
-hold about eight words, and an epoch of the 121,407 pairs has about 1,000 steps.
+The model and its training are Vaswani et al. 2017 in small: post-norm, sinusoidal positions, embeddings times the root
+of the width and shared by both sides, dropout and label smoothing of 0.1, Adam with b2 = 0.98 and the inverse-root
+schedule (sections 3 and 5); a moving average of the parameters stands for their average of checkpoints (section 6.1).
+Rows of 128 places hold about eight words, and an epoch of the 121,407 pairs has about 1,000 steps.
 
-Words are split 90/5/5 at random by seed 2017 (docs/data.md), phonemes are without stress, and of several pronunciations the
-closest counts. Published on the PRONALSYL 2007 split of an older dictionary (106,837 and 12,000 words): 5.45 % of the
-phonemes and 23.55 % of the words wrong with an LSTM (Yao & Zweig 2015), 20.2 % of the words with the Transformer of
-cmusphinx/g2p-seq2seq (2 layers, width 256), whose README also has what compares with this recipe: about 31 % of the words on
-the current dictionary.
+Words are split 90/5/5 at random by seed 2017 (docs/data.md), phonemes are without stress, and of several pronunciations
+the closest counts. Published on other splits of older dictionaries: 5.45 % of the phonemes and 23.55 % of the words wrong
+(Yao & Zweig 2015, an LSTM). What compares with this recipe is in the README of cmusphinx/g2p-seq2seq: its Transformer (2
+layers, width 256) has 20.2 % of the words wrong on PRONALSYL 2007, and about 31 % on the current dictionary.
 """
 
 from gpt2jax.config import recipe
