@@ -209,7 +209,7 @@ def test_bytes_of_an_evaluation_are_the_bytes_of_the_text(whole, text):
     _, out = whole
     line = next(line for line in out.replace('\n', ' ').split('Data: ') if line.startswith('text'))
     expected = line.split('validation ')[1].split(' bytes')[0].split()[-1]
-    assert f'{expected} bytes)' in out.replace('\n', ' ')
+    assert f'{expected} bytes; context ' in out.replace('\n', ' ')
 
 
 def test_a_workdir_of_another_config_is_refused_with_the_difference(whole, text):
