@@ -10,9 +10,10 @@ schedule (sections 3 and 5); a moving average of the parameters stands for their
 Rows of 128 places hold about eight words, and an epoch of the 121,407 pairs has about 1,000 steps.
 
 Words are split 90/5/5 at random by seed 2017 (docs/data.md), phonemes are without stress, and of several pronunciations
-the closest counts. Published on other splits of older dictionaries: 5.45 % of the phonemes and 23.55 % of the words wrong
-(Yao & Zweig 2015, an LSTM). What compares with this recipe is in the README of cmusphinx/g2p-seq2seq: its Transformer (2
-layers, width 256) has 20.2 % of the words wrong on PRONALSYL 2007, and about 31 % on the current dictionary.
+the closest counts. Published on other splits of older dictionaries: 5.45 % of the phonemes and 23.55 % of the words
+wrong (Yao & Zweig 2015, an LSTM). What compares with this recipe is in the README of cmusphinx/g2p-seq2seq: its
+Transformer (2 layers, width 256) has 20.2 % of the words wrong on PRONALSYL 2007, and about 31 % on the current
+dictionary.
 """
 
 from gpt2jax.config import recipe
