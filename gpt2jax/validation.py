@@ -68,6 +68,7 @@ AT_LEAST_ZERO = (
     'model.position.max_length',
     'model.position.trained_length',
     'model.position.buckets',
+    'model.position.clamp_length',
     'model.embedding.width',
     'model.embedding.token_types',
     'model.attention.num_kv_heads',
