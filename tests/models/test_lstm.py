@@ -3,6 +3,8 @@
 Axes: B batch, L length, D width, H hidden width, G = 4 H the gates.
 """
 
+from pathlib import Path
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -75,6 +77,45 @@ def test_it_computes_the_published_equations():
     for row in range(3):
         expected = numpy_lstm(params, np.asarray(example.inputs[row]), np.asarray(example.segment[row]))
         np.testing.assert_allclose(found_BLD[row], expected, atol=1e-5)
+
+
+def test_it_equals_torch_over_two_segments_with_the_state_between():
+    """Outputs, states and gradients of torch.nn.LSTM, whose two biases are added up (goldens/make_lstm.py)."""
+    golden = np.load(Path(__file__).parents[1] / 'goldens' / 'lstm.npz')
+    sizes = {'model__width': 16, 'model__recurrent__width': 20, 'model__embedding__width': 12}
+    model = make_model(lstm_config(**sizes, model__dropout=0.0).model)
+
+    def tree(kind, add):
+        """Of values or of gradients: one of the two biases, or their sum."""
+
+        def layer(index):
+            get = {
+                name: golden[f'{kind}/{index}/{name}_l0'] for name in ('weight_ih', 'weight_hh', 'bias_ih', 'bias_hh')
+            }
+            into = {'kernel': get['weight_ih'], 'bias': get['bias_ih'] + add * get['bias_hh']}
+            return {'input': into, 'recurrent': {'kernel': get['weight_hh']}}
+
+        return {'embedding': {'token': golden[f'{kind}/embedding']}, 'blocks': (layer(0), layer(1))}
+
+    def read(params):
+        """The two segments' outputs and states."""
+        memory, found = model.init_memory(3), []
+        for ids in golden['ids']:
+            example = causal_example(3, 9, documents=1).replace(inputs=ids, segment=jnp.ones_like(ids))
+            hidden_BLD, memory = model.apply(params, example.replace(continues=jnp.ones(3, bool)), memory)
+            found.append((hidden_BLD, memory.layers))
+        return found
+
+    def summed(params):
+        return sum(jnp.sum(jnp.sin(hidden_BLD)) for hidden_BLD, _ in read(params))
+
+    params = jax.tree.map(jnp.asarray, tree('value', 1))
+    expected = [
+        (golden[f'output/{s}'], tuple(tuple(golden[f'{name}/{s}/{index}'] for name in 'hc') for index in range(2)))
+        for s in range(2)
+    ]
+    assert largest_difference(jax.jit(read)(params), expected) < 1e-6
+    assert largest_difference(jax.jit(jax.grad(summed))(params), tree('gradient', 0)) < 1e-5
 
 
 def plain_recurrence(x_LBG, kernel_GH, state, fresh_LB, real_LB):
