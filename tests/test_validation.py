@@ -14,7 +14,9 @@ from helpers import one_device_setup, random_batch
 from ml_collections import ConfigDict
 
 from gpt2jax.config import default_config, flatten, overlay
+from gpt2jax.data.corpora import CORPORA
 from gpt2jax.errors import UserError
+from gpt2jax.objectives import OBJECTIVES
 from gpt2jax.sharding import AXES
 from gpt2jax.validation import AT_LEAST_ONE, AT_LEAST_ZERO, CHOICES, FRACTIONS, SHARES, resolve
 
@@ -122,7 +124,7 @@ def test_a_number_out_of_its_range_is_refused(key, value, message):
 
 @pytest.mark.parametrize('key', [*CHOICES, 'data.corpus'])
 def test_an_unknown_name_is_refused_with_the_nearest_and_all_of_them(key):
-    choices = sorted(CHOICES[key]) if key in CHOICES else ['gutenberg', 'shakespeare', 'text', 'tfds:NAME']
+    choices = sorted(CHOICES[key]) if key in CHOICES else sorted([*CORPORA, 'tfds:NAME'])
     wrong = choices[0] + 'x'
     with pytest.raises(UserError) as refusal:
         resolved({key: wrong})
@@ -244,10 +246,26 @@ TINY = {
 }
 
 
+MEMORY = {'model.memory_length': 4, 'model.position.kind': 'relative', 'data.order': 'contiguous'}
+OTHERS = {  # architectures that cannot be asked for everything
+    'encoder_decoder': {'objective.kind': 'span_corruption'},
+    'lstm': {'objective.kind': 'causal', 'data.order': 'contiguous'},
+    'transformer_xl': {'objective.kind': 'causal', **MEMORY},
+    'xlnet': {'objective.kind': 'permutation', **MEMORY},
+}
+
+
 def choices_in_few_configs():
     """Changes that between them name every value of CHOICES: each config compiles a training step."""
-    for i in range(max(len(names) for names in CHOICES.values())):
-        changes = {key: sorted(names)[i % len(names)] for key, names in CHOICES.items()}
+    assert OTHERS.keys() == CHOICES['model.architecture'].keys() - {'transformer'}
+    yield from ({'model.architecture': name} | changes for name, changes in OTHERS.items())
+    choices = CHOICES | {'model.architecture': ['transformer'], 'objective.kind': OBJECTIVES.keys() - {'permutation'}}
+    for i in range(max(len(names) for names in choices.values())):
+        # Optimizers in reverse, so that schedule_free meets the constant schedule, as it must.
+        orders = {key: sorted(names, reverse=key == 'optimizer.kind') for key, names in choices.items()}
+        changes = {key: names[i % len(names)] for key, names in orders.items()}
+        if changes['objective.kind'] == 'seq2seq':
+            changes |= {'data.whole_documents': True, 'data.order': 'shuffled'}
         if changes['model.attention.kernel'] == 'splash':  # which has its own ideas of length, mask and bias
             changes |= {'data.length': 128, 'objective.kind': 'causal', 'model.position.kind': 'rotary'}
         yield changes
@@ -263,7 +281,7 @@ def test_every_choice_trains(changes):
     assert np.isclose(metrics['loss'], np.log(260), rtol=0.05)
     state, _ = step(state, batch)  # branches that begin at zero move as a whole from the second step on
     same = jax.tree.map(np.array_equal, before, jax.device_get(state.params))
-    assert not any(jax.tree.leaves([layer['feedforward'] for layer in same['blocks']]))
+    assert not any(jax.tree.leaves([layer.get('feedforward', layer) for layer in same['blocks']]))
 
 
 def test_resolve_touches_no_device_and_no_data(tmp_path):
