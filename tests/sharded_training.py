@@ -18,7 +18,7 @@ import sys
 
 import jax
 import numpy as np
-from helpers import largest_difference, one_device_setup, random_batch, tiny_config
+from helpers import XLNET, largest_difference, one_device_setup, random_batch, tiny_config
 
 from gpt2jax.batches import place_batch
 from gpt2jax.optimizers import evaluation_params
@@ -117,6 +117,20 @@ KINDS = {
             'model__position__kind': 'relative',
             'model__head__cutoffs': '60,150',
             'model__head__divisor': 2.0,
+            'data__order': 'contiguous',
+        },
+        {
+            'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT,
+            'fsdp 4 x tensor 2, scan': mesh(fsdp=4, tensor=2) | SCAN,
+        },
+    ),
+    # Two streams, and an order that is drawn.
+    'xlnet': (
+        {
+            **XLNET,
+            'model__memory_length': 12,
+            'objective__kind': 'permutation',
+            'objective__rate': 0.3,
             'data__order': 'contiguous',
         },
         {

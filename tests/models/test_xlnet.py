@@ -9,6 +9,7 @@ from helpers import XLNET, causal_example, example_of, largest_difference, rando
 from gpt2jax.evaluation.light_cone import check_light_cone, expected_cone, light_cone, noisy_params
 from gpt2jax.models import make_model
 from gpt2jax.objectives import Queries, make_objective
+from gpt2jax.objectives.texts import text_example
 
 SMALL = XLNET | {'model__num_layers': 2, 'model__width': 16, 'model__attention__num_heads': 2, 'model__init__std': 0.3}
 LENGTH = 12
@@ -135,3 +136,90 @@ def test_the_query_vector_is_the_only_parameter_more_than_a_transformer_has():
     query = shapes['xlnet']['embedding'].pop('query')
     assert query.shape == (16,)
     assert shapes['xlnet'] == shapes['transformer']
+
+
+# With a memory, and token by token
+
+MEMORY = {'model__memory_length': 7, 'data__order': 'contiguous'}
+
+
+def continuing(example, continues=True):
+    return example.replace(continues=jnp.full(len(example.inputs), continues))
+
+
+def test_queries_read_the_memory_of_their_document_and_no_gradient_goes_there():
+    model = model_of(**MEMORY)
+    params = noisy_params(model, 0)
+    first = identity(rows=1)
+    whole = jnp.ones_like(first.segment)
+    first = first.replace(segment=whole, queries=first.queries.replace(segment=whole))
+    fresh, carry = model.apply(params, first, model.init_memory(1))
+
+    def summed(layers, example):
+        return jnp.sum(model.apply(params, example, carry.replace(layers=layers))[0] ** 2)
+
+    for continues in (True, False):
+        gradient = jax.grad(summed)(carry.layers, continuing(first, continues))
+        assert all(bool(jnp.any(g != 0)) == continues for g in gradient)
+    alone, _ = model.apply(params, continuing(first, continues=False), carry)
+    np.testing.assert_allclose(alone, fresh, atol=1e-5)
+    other = first.queries.replace(segment=2 * whole)  # of a document that begins in this row
+    masked = continuing(first.replace(segment=2 * whole, queries=other))
+    hidden, _ = model.apply(params, masked, carry)
+    np.testing.assert_allclose(hidden, fresh, atol=1e-5)
+    through = jax.grad(lambda p: jnp.sum(jnp.stack(model.apply(p, first, model.init_memory(1))[1].layers)))(params)
+    assert not any(bool(jnp.any(g != 0)) for g in jax.tree.leaves(through))
+
+
+def test_decoding_token_by_token_asks_what_the_chain_rule_does():
+    """The query behind each token, from a cache, is that of a whole row; with a memory also beyond its slots."""
+    model, example = model_of(), identity(rows=2)
+    params = noisy_params(model, 0)
+    whole = jnp.ones_like(example.segment)
+    example = example.replace(segment=whole, queries=None)
+    objective = make_objective(tiny_config(**SMALL, objective__kind='permutation'))
+    asked = objective.asked(model)
+    expected, _ = asked.apply(params, example)
+    carry, found = asked.init_carry(2, LENGTH), []
+    for start, end in ((0, 4), (4, 5), (5, 6), (6, LENGTH)):
+        part = jax.tree.map(lambda a, s=start, e=end: a[:, s:e] if a.ndim == 2 else a, example)
+        hidden, carry = asked.apply(params, part.replace(visibility='permuted'), carry)
+        found.append(hidden)
+    np.testing.assert_allclose(jnp.concatenate(found, axis=1), expected, atol=1e-5)
+
+
+def test_a_rolling_cache_reads_as_many_tokens_as_it_has_slots():
+    """One layer, so that what is forgotten leaves no trace: a token sees the newest slots, itself among them."""
+    model = model_of(**MEMORY, model__num_layers=1)
+    assert model.rolling
+    params, slots = noisy_params(model, 0), 5
+    asked = make_objective(tiny_config(**SMALL, objective__kind='permutation')).asked(model)
+    example = identity(rows=1).replace(queries=None)
+    example = example.replace(segment=jnp.ones_like(example.segment))
+    carry, found = asked.init_carry(1, slots), []
+    for place in range(LENGTH):
+        part = jax.tree.map(lambda a, p=place: a[:, p : p + 1] if a.ndim == 2 else a, example)
+        hidden, carry = asked.apply(params, part.replace(visibility='permuted'), carry)
+        found.append(hidden[:, 0])
+    for end in (3, 5, 6, LENGTH):
+        start = max(0, end - slots)
+        part = jax.tree.map(lambda a, s=start, e=end: a[:, s:e] if a.ndim == 2 else a, example)
+        alone, _ = asked.apply(params, part)
+        np.testing.assert_allclose(alone[:, -1], found[end - 1], atol=1e-5)
+
+
+def test_a_hidden_token_is_told_by_both_sides_and_not_by_itself():
+    config = tiny_config(**SMALL, objective__kind='permutation')
+    asked, mask = make_objective(config).asked(model_of()), 257
+    params = noisy_params(asked.model, 0)
+    ids_BL = jnp.asarray(random_batch(1, LENGTH)['tokens'][:, :-1])
+    place = 4
+
+    def hidden_at(ids_BL):
+        return asked.apply(params, text_example(ids_BL, jnp.array([LENGTH]), 'full'))[0][:, place]
+
+    blank_BL = ids_BL.at[:, place].set(mask)
+    plain = hidden_at(blank_BL)
+    for other in range(LENGTH):
+        changed = hidden_at(blank_BL.at[:, other].set(17 if other != place else mask))
+        assert bool(jnp.any(changed != plain)) == (other != place)

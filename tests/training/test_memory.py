@@ -5,7 +5,7 @@ import shutil
 import jax
 import numpy as np
 import pytest
-from helpers import largest_difference, one_device_setup, random_batch, tiny_config
+from helpers import XLNET, largest_difference, one_device_setup, random_batch, tiny_config
 
 from gpt2jax.data import Rows, Tokens, make_tokenizer
 from gpt2jax.training.checkpoints import Checkpoints
@@ -24,7 +24,17 @@ MODELS = {
         'model__memory_length': 20,
         'model__attention__dropout': 0.1,
     },
+    'xlnet': {
+        **XLNET,
+        'objective__kind': 'permutation',
+        'objective__rate': 0.4,
+        'model__memory_length': 20,
+        'model__attention__dropout': 0.1,
+        'model__init__std': 0.1,
+    },
 }
+# Has no memory, and is resumed like the others.
+FORGETFUL = {'encoder_decoder': {'model__architecture': 'encoder_decoder', 'objective__kind': 'prefix'}}
 RUN = {
     'model__num_layers': 2,
     'model__width': 16,
@@ -42,7 +52,7 @@ RUN = {
 
 
 def make_setup(model, **changes):
-    return one_device_setup(tiny_config(**RUN | MODELS[model] | changes))
+    return one_device_setup(tiny_config(**RUN | (MODELS | FORGETFUL)[model] | changes))
 
 
 def make_rows():
@@ -72,7 +82,7 @@ def steps(setup, count=3):
     return state
 
 
-@pytest.mark.parametrize('model', MODELS)
+@pytest.mark.parametrize('model', [*MODELS, *FORGETFUL])
 def test_a_resumed_run_is_bit_equal_with_all_that_it_remembers(model, tmp_path):
     setup = make_setup(model)
     whole, _ = train(setup, tmp_path / 'whole')
@@ -114,7 +124,8 @@ def test_a_step_reads_what_the_one_before_it_left(model):
 def test_the_carry_is_that_of_the_forward_pass(model):
     setup = make_setup(model, model__dropout=0.0, **{key: 0.0 for key in MODELS[model] if 'drop' in key})
     state, batch = steps(setup), random_batch(8, 16, seed=9)
-    example, _ = make_example(setup.model, setup.objective(), batch, jax.random.key(0), 0.0)
+    objective_key, _ = jax.random.split(jax.random.fold_in(jax.random.wrap_key_data(state.key), state.step))
+    example, _ = make_example(setup.model, setup.objective(), batch, objective_key, 0.0)
     _, expected = setup.model.apply(state.params, example, state.carry)
     after, _ = setup.train_step()(state, batch)
     assert largest_difference(floats(after.carry), floats(expected)) < 1e-5
