@@ -21,7 +21,7 @@ def default_config() -> ConfigDict:
     config.data = data = ConfigDict()
     data.corpus = 'shakespeare'  # shakespeare | gutenberg | cmudict | text | pairs | tfds:NAME (data/corpora.py)
     data.path = ''  # corpus 'text': a .txt or .jsonl file, .gz of either, or a folder of these; 'pairs': .tsv or .jsonl
-    data.text_key = 'text'  # the field that holds the text, in .jsonl and in tfds:NAME
+    data.text_key = 'text'  # the field that holds the text, in .jsonl and in tfds:NAME; of pairs both: 'source,target'
     data.directory = '~/.cache/gpt2jax'  # where prepared corpora and tokens are kept
     data.tokenizer = 'gpt2'  # gpt2 | bytes | bpe:N (trained on the training split) | symbols:N | file:FOLDER
     data.length = 1024  # tokens in a row
@@ -103,7 +103,7 @@ def default_config() -> ConfigDict:
     head.bias = False  # one number a token, added to the logits
     head.transform = False  # BERT's: a matrix, the activation and a norm before the output matrix
     head.cutoffs = ''  # adaptive softmax: '2000,8000', ids from which tokens form rarer clusters; '': plain softmax
-    head.divisor = 4.0  # adaptive softmax: each cluster is so much narrower than the one before it
+    head.divisor = 4.0  # adaptive softmax: each cluster is so much narrower than the one before it; 1: none is
     head.softcap = 0.0  # logits become cap * tanh(logits / cap); 0: they stay
     head.pooler = False  # BERT's: a matrix and tanh on the first token; read by `embed`, never trained here
 

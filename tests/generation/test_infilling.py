@@ -103,7 +103,7 @@ def test_every_objective_has_samples_that_say_what_they_are(kind):
     assert ('not samples of a likelihood' in out.getvalue()) == (kind == 'masked')
 
 
-@pytest.mark.parametrize('reading', ['causal', 'prefix', 'answer'])
+@pytest.mark.parametrize('reading', ['causal', 'prefix', 'answer', 'target'])
 def test_what_is_drawn_sees_the_prompt_as_its_objective_does(model, reading):
     """Cached, with prompts of two lengths, against reading the whole text anew."""
     model, params = model
@@ -111,10 +111,11 @@ def test_what_is_drawn_sees_the_prompt_as_its_objective_does(model, reading):
     prompts = [[97, 98, 99, 100, 101], [102, 103]]
     found = generator(prompts, 6, 0)
     head_params, logits_fn = model.head(params)
-    question = [TOKENIZER.mask, TOKENIZER.sep] if reading == 'answer' else []
+    opening = [TOKENIZER.end_of_text] if reading == 'target' else []
+    question = {'answer': [TOKENIZER.mask, TOKENIZER.sep], 'target': [TOKENIZER.sep]}.get(reading, [])
     never = [TOKENIZER.mask, TOKENIZER.pad, TOKENIZER.end_of_text if reading == 'answer' else TOKENIZER.sep]
     for prompt, new in zip(prompts, found.tolist(), strict=True):
-        text = prompt + question
+        text = opening + prompt + question
         prefix = np.array([1 if reading == 'causal' else len(text)])
         for token in new:
             example = text_example(np.array([text]), np.array([len(text)]), 'prefix', prefix)
