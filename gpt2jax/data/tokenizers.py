@@ -206,11 +206,7 @@ def make_tokenizer(name: str, documents: Iterable[str] | None = None) -> Tokeniz
 
 
 def vocab_size_of(name: str) -> int:
-    """Ordinary and special ids of a tokenizer, known from its name alone.
-
-    Raises:
-      UserError: unknown name or an impossible N.
-    """
+    """Ordinary and special ids of a tokenizer; takes and raises what `vocabulary_of` does."""
     return vocabulary_of(name).size
 
 
@@ -231,10 +227,7 @@ def _ordinary_ids(name: str) -> int:
         return GPT2_TOKENS if name == 'gpt2' else 256
     match = re.fullmatch(r'(bpe|symbols):([0-9]{1,9})', name)
     if match is None:
-        raise UserError(
-            f'config.data.tokenizer = {name!r}: unknown; one of: gpt2, bytes, bpe:N (bpe:4096), '
-            'symbols:N (symbols:80), file:FOLDER'
-        )
+        raise UserError(f'config.data.tokenizer = {name!r}: unknown; one of: gpt2, bytes, bpe:N, symbols:N, file:FOLDER')
     size, least = int(match[2]), {'bpe': 256, 'symbols': symbols.FEWEST}[match[1]]
     if not least <= size <= LARGEST_VOCABULARY:
         raise UserError(f'config.data.tokenizer = {name!r}: N must lie in {least}..{LARGEST_VOCABULARY}')
