@@ -227,7 +227,7 @@ def _ordinary_ids(name: str) -> int:
         return GPT2_TOKENS if name == 'gpt2' else 256
     match = re.fullmatch(r'(bpe|symbols):([0-9]{1,9})', name)
     if match is None:
-        raise UserError(f'config.data.tokenizer = {name!r}: unknown; one of: gpt2, bytes, bpe:N, symbols:N, file:FOLDER')
+        raise UserError(f'config.data.tokenizer = {name!r}: unknown; one of gpt2, bytes, bpe:N, symbols:N, file:FOLDER')
     size, least = int(match[2]), {'bpe': 256, 'symbols': symbols.FEWEST}[match[1]]
     if not least <= size <= LARGEST_VOCABULARY:
         raise UserError(f'config.data.tokenizer = {name!r}: N must lie in {least}..{LARGEST_VOCABULARY}')
