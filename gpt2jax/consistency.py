@@ -68,8 +68,10 @@ def check_kernel(config: ConfigDict) -> None:
     if attention.kernel == 'fused' and attention.softcap:
         unable.append(('model.attention.softcap', 'cap the scores'))
     if attention.kernel == 'splash':
-        if config.model.position.kind in ('alibi', 't5'):
+        if config.model.position.kind in ('alibi', 't5', 'relative'):
             unable.append(('model.position.kind', 'add to the scores'))
+        if config.model.memory_length:
+            unable.append(('model.memory_length', 'read a memory'))
         if {kind for _, kind in phases(config)} - {'causal', 'masked'}:
             unable.append(('objective.kind', 'mix both directions'))
         if splash_blocks(length, config.data.length) is None:
@@ -242,7 +244,7 @@ def check_adaptive(config: ConfigDict) -> None:
     values = flatten(config)
     for key, what in refused.items():
         if values[key] and not (key == 'model.head.transform' and head.divisor == 1):
-            raise UserError(f"config.{key} = {values[key]!r} {what}, under {given}: turn one of the two off")
+            raise UserError(f'config.{key} = {values[key]!r} {what}, under {given}: turn one of the two off')
     if model.parametrization.kind == 'mup':
         raise UserError(f"config.model.parametrization.kind = 'mup' has no rule for {given}: turn one of the two off")
 
