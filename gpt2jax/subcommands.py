@@ -129,7 +129,7 @@ class Attention:
 
 
 class Import:
-    """a Hugging Face folder of GPT-2, BERT or RoBERTa as a run"""
+    """a Hugging Face folder of GPT-2, BERT, RoBERTa or XLNet as a run"""
 
     def define(self, values):
         values.text('from', None, 'the folder: config.json, model.safetensors (or its parts), tokenizer files')

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from helpers import in_pairs, largest_difference, one_device_setup, random_batch, tiny_config
+from helpers import XLNET, in_pairs, largest_difference, one_device_setup, random_batch, tiny_config
 
 from gpt2jax.data import vocabulary_of
 from gpt2jax.models import make_model
@@ -24,13 +24,21 @@ VARIANTS = {
     'hybrid words': {'kind': 'hybrid', 'whole_words': True, 'rate': 0.5, 'causal_share': 0.2},
     'span_corruption': {'kind': 'span_corruption'},
     'seq2seq': {'kind': 'seq2seq'},
+    'permutation': {'kind': 'permutation'},
+    'permutation of spans': {'kind': 'permutation', 'rate': 0.4, 'mean_span': 3.0},
     'span_corruption, most of it': {'kind': 'span_corruption', 'rate': 0.9, 'mean_span': 4.0},
 }
+QUERIED = 'place', 'order', 'segment'
 each_variant = pytest.mark.parametrize('name', VARIANTS)
 
 
+def model_for(kind):
+    """What a model must be for an objective that not every one can serve."""
+    return XLNET if kind == 'permutation' else {}
+
+
 def config_of(name, **changes):
-    options = {f'objective__{key}': value for key, value in VARIANTS[name].items()}
+    options = {f'objective__{key}': value for key, value in VARIANTS[name].items()} | model_for(VARIANTS[name]['kind'])
     return tiny_config(data__length=LENGTH, **options, **changes)
 
 
@@ -58,17 +66,21 @@ def test_every_objective_has_a_variant_here():
 
 @pytest.mark.parametrize('kind', OBJECTIVES)
 def test_the_config_names_the_objective_and_a_switch_another(kind):
-    assert type(make_objective(tiny_config(objective__kind=kind))) is OBJECTIVES[kind]
+    assert type(make_objective(tiny_config(objective__kind=kind, **model_for(kind)))) is OBJECTIVES[kind]
     assert type(make_objective(tiny_config(), kind)) is OBJECTIVES[kind]
 
 
 @each_variant
 def test_every_field_is_of_one_row_each(name):
     example = make(name, batch_of())
-    for field in ('inputs', 'targets', 'order', 'segment', 'position'):
+    queries = {} if example.queries is None else {name: getattr(example.queries, name) for name in QUERIED}
+    predictions = queries['place'].shape if queries else (ROWS, LENGTH)
+    for field in ('inputs', 'order', 'segment', 'position'):
         array = getattr(example, field)
         assert (array.shape, array.dtype) == ((ROWS, LENGTH), 'int32'), field
-    assert (example.weights.shape, example.weights.dtype) == ((ROWS, LENGTH), 'float32')
+    for array in (example.targets, *queries.values()):
+        assert (array.shape, array.dtype) == (predictions, 'int32')
+    assert (example.weights.shape, example.weights.dtype) == (predictions, 'float32')
     np.testing.assert_array_equal(example.row, np.arange(ROWS))
 
 
@@ -113,7 +125,10 @@ def test_padding_is_seen_by_no_document_and_never_predicted(name):
     padding_BL = np.asarray(example.segment) == 0
     assert padding_BL.any()
     assert (np.asarray(example.inputs)[padding_BL] == 258).all()
-    assert (np.asarray(example.weights)[padding_BL] == 0).all()
+    if example.queries is None:
+        assert (np.asarray(example.weights)[padding_BL] == 0).all()
+    else:
+        assert (np.asarray(example.weights)[np.asarray(example.queries.segment) == 0] == 0).all()
     assert (np.asarray(example.targets)[np.asarray(example.weights) > 0] != 258).all()
 
 
@@ -130,13 +145,14 @@ def test_segments_are_runs_so_that_positions_restart_in_each(name):
 @each_variant
 def test_parameters_and_their_initial_values_are_those_of_every_other_objective(name):
     expected, found = (
-        make_model(config.model).init(jax.random.key(3)) for config in (config_of('causal'), config_of(name))
+        make_model(config.model).init(jax.random.key(3))
+        for config in (config_of('causal', **model_for(VARIANTS[name]['kind'])), config_of(name))
     )
     assert jax.tree.structure(expected) == jax.tree.structure(found)
     assert largest_difference(expected, found) == 0
 
 
-@pytest.mark.parametrize('name', ['masked spans', 'prefix', 'hybrid', 'span_corruption'])
+@pytest.mark.parametrize('name', ['masked spans', 'prefix', 'hybrid', 'span_corruption', 'permutation of spans'])
 def test_a_step_is_the_same_in_any_number_of_microbatches(name):
     results = []
     for accumulation in (1, 4):
