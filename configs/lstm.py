@@ -30,7 +30,7 @@ LSTM = {
     'optimizer.weight_decay': 0.0,
     'optimizer.warmup_steps': 150,
     'evaluation.every': 600,
-    'evaluation.batch_size': 32,
+    'evaluation.batch_size': 16,
     'checkpoint.every_minutes': 0.5,
 }
 

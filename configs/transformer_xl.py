@@ -26,7 +26,7 @@ TRANSFORMER_XL = {
     'optimizer.learning_rate': 2e-3,
     'optimizer.warmup_steps': 150,
     'evaluation.every': 600,
-    'evaluation.batch_size': 32,
+    'evaluation.batch_size': 16,
     'checkpoint.every_minutes': 0.5,
 }
 
