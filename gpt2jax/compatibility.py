@@ -70,6 +70,11 @@ def check_architecture(config: ConfigDict) -> None:
             f'config.sharding.context = {config.sharding.context}: only the architecture transformer can cut the '
             f'length of its rows, not {name}; set it to 1 and use data or fsdp'
         )
+    if config.model.position.kind == 'relative' and config.sharding.context != 1:
+        raise UserError(
+            f'config.sharding.context = {config.sharding.context}: the distances of '
+            "config.model.position.kind = 'relative' are those of whole rows; set it to 1 and use data or fsdp"
+        )
 
 
 def check_memory(config: ConfigDict) -> None:

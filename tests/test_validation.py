@@ -192,6 +192,24 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_of_them(key):
             ["config.model.position.kind = 'alibi'", 'the splash kernel cannot add to the scores'],
         ),
         (
+            {'model.attention.kernel': 'splash', 'model.position.kind': 'relative'},
+            ["config.model.position.kind = 'relative'", 'the splash kernel cannot add to the scores'],
+        ),
+        (
+            {
+                'model.architecture': 'transformer_xl',
+                'model.memory_length': 8,
+                'model.position.kind': 'none',
+                'model.attention.kernel': 'splash',
+                'data.order': 'contiguous',
+            },
+            ['config.model.memory_length = 8', 'the splash kernel cannot read a memory'],
+        ),
+        (
+            {'model.position.kind': 'relative', 'sharding.context': 2},
+            ['config.sharding.context = 2', "config.model.position.kind = 'relative'", 'whole rows'],
+        ),
+        (
             {'model.attention.kernel': 'splash', 'objective.switch': 'prefix@10'},
             ["config.objective.kind = 'causal'", 'the splash kernel cannot mix both directions'],
         ),
