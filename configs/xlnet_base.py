@@ -5,8 +5,8 @@
 The block, the two streams, the relative positions and the segment encodings are the paper's (sections 2.2 to 2.5), the
 sizes those of BERT base (section 3.4): post-norm, GELU, no biases in attention, a sixth of the tokens predicted (K = 6,
 section 2.3), in spans of 1 to 5. The optimizer is that of XLNet-Large (appendix A.4: Adam at 4e-4 with a linear
-schedule over 500,000 steps, 40,000 of them warmup), with rows as for BERT base, since the paper tells of none for this
-size: 256 in place of 8192, at a quarter of the learning rate. What differs: the length of a span is geometric with a
+schedule over 500,000 steps, 40,000 of them warmup), but for 256 rows a step at 1e-4, BERT's, in place of 8192: the
+paper tells of none for this size. What differs: the length of a span is geometric with a
 mean of 2.2, near the authors' code, which draws n with weight 1 / n; rows are of the text as it comes and not of two
 segments; the memory, which the paper trains with, is off, as in the released model's config:
 config.model.memory_length=384 with config.data.order=contiguous turns it on.

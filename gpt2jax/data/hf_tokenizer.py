@@ -20,11 +20,11 @@ FILE = 'tokenizer.json'
 LARGEST_VOCABULARY = 1 << 20
 LARGEST_TEXT_FILE = 64 << 20
 KINDS = {'BPE': 'bpe', 'WordPiece': 'wordpiece', 'Unigram': 'unigram'}
-ROLES = {  # the names a special token goes by, the likeliest first
-    'end_of_text': ('[CLS]', '<s>', '<|endoftext|>'),
+ROLES = {  # the names a special token goes by, the likeliest first; XLNet's <s> and </s> stand for nothing
+    'end_of_text': ('[CLS]', '<eod>', '<s>', '<|endoftext|>'),
     'mask': ('[MASK]', '<mask>', '<|mask|>'),
     'pad': ('[PAD]', '<pad>', '<|pad|>'),
-    'sep': ('[SEP]', '</s>', '<|sep|>'),
+    'sep': ('[SEP]', '<sep>', '</s>', '<|sep|>'),
 }
 SPACE = '\N{LOWER ONE EIGHTH BLOCK}'  # how SentencePiece writes a space
 
@@ -162,6 +162,11 @@ def read_spec(folder: Path) -> dict:
         return _from_vocab_txt(folder)
     if (folder / 'vocab.json').exists() and (folder / 'merges.txt').exists():
         return _from_merges(folder)
+    if (folder / 'spiece.model').exists():
+        raise UserError(
+            f'{folder}: its tokenizer is a file of SentencePiece alone, spiece.model, which is not read here; '
+            'AutoTokenizer.from_pretrained(FOLDER).save_pretrained(FOLDER) of transformers makes a tokenizer.json of it'
+        )
     raise UserError(f'{folder} has no tokenizer: neither {FILE}, nor vocab.txt, nor vocab.json and merges.txt')
 
 
