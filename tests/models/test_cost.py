@@ -3,7 +3,7 @@
 import jax
 import jax.numpy as jnp
 import pytest
-from helpers import causal_example, tiny_config
+from helpers import XLNET, causal_example, example_of, random_batch, tiny_config
 
 from gpt2jax.models import make_model
 from gpt2jax.models.cost import Flops, count_parameters, parameters_by_module, row_flops, state_bytes
@@ -172,6 +172,27 @@ def test_a_decoder_costs_what_the_places_cost_that_it_reads():
     assert ours <= compiled.cost_analysis()['flops'] <= 1.04 * ours
     whole, none = (row_flops(config.model, 64, places) for places in (64, 0))
     assert flops.matrices - none.matrices == (whole.matrices - none.matrices) * 24 // 64
+
+
+@pytest.mark.parametrize(('memory', 'rate'), [(0, 0.17), (64, 0.17), (0, 0.5)])
+def test_two_streams_cost_what_xla_counts(memory, rate):
+    """Queries share the keys and values of the tokens, and nobody reads what the last layer makes of these. The product
+    of the distances, which all rows of a batch share, is added here.
+    """
+    length, order = 64, 'contiguous' if memory else 'shuffled'
+    changes = XLNET | {'model__num_layers': 2, 'model__width': 256, 'model__attention__num_heads': 2}
+    changes |= {'model__memory_length': memory, 'data__order': order, 'objective__rate': rate, 'data__length': length}
+    config = tiny_config(**changes, objective__kind='permutation').model
+    model = make_model(config)
+    params = jax.eval_shape(model.init, jax.random.key(0))
+    example = jax.eval_shape(lambda: example_of('permutation', random_batch(1, length), **changes))
+    carry = jax.eval_shape(lambda: model.init_memory(1))
+    predictions = example.targets.shape[1]
+    flops = row_flops(config, length, predictions)
+    distances = 2 * config.width**2 * (2 * (memory + 2 * length) + memory + 2 * length - 1)
+    ours = flops.forward('full map') - flops.head + distances
+    compiled = jax.jit(model.apply).lower(params, example, carry).compile()
+    assert ours <= compiled.cost_analysis()['flops'] <= 1.045 * ours
 
 
 def test_the_terms_are_those_of_the_formula():
