@@ -206,6 +206,22 @@ def test_an_unknown_name_is_refused_with_the_nearest_and_all_of_them(key):
             ['config.model.memory_length = 8', 'the splash kernel cannot read a memory'],
         ),
         (
+            {'objective.kind': 'permutation'},
+            ["config.objective.kind = 'permutation'", 'no other has a second stream', "architecture to 'xlnet'"],
+        ),
+        (
+            {'objective.switch': 'permutation@10'},
+            ["config.objective.switch = 'permutation@10'", 'no other has a second stream'],
+        ),
+        (
+            {'model.architecture': 'xlnet', 'model.position.kind': 'relative', 'objective.switch': 'masked@10'},
+            ["config.objective.switch = 'masked@10'", "'xlnet' cannot serve 'masked'", 'it can: permutation, causal'],
+        ),
+        (
+            {'model.architecture': 'xlnet', 'model.position.kind': 'rotary'},
+            ["config.model.position.kind = 'rotary'", "architecture = 'xlnet'", "set it to 'relative'"],
+        ),
+        (
             {'model.position.kind': 'relative', 'sharding.context': 2},
             ['config.sharding.context = 2', "config.model.position.kind = 'relative'", 'whole rows'],
         ),
