@@ -35,6 +35,11 @@ XLNET = {
 }
 
 
+def model_for(kind: str) -> dict:
+    """What a model must be for an objective that not every one can serve."""
+    return XLNET if kind == 'permutation' else {}
+
+
 def tiny_config(**changes):
     """A resolved config of a small GPT-2; `model__width=64` sets model.width. Pairs are given the rows they need."""
     dotted = {name.replace('__', '.'): value for name, value in changes.items()}

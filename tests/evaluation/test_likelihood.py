@@ -5,7 +5,7 @@ import math
 import jax
 import numpy as np
 import pytest
-from helpers import one_device_setup, tiny_config
+from helpers import model_for, one_device_setup, tiny_config
 
 from gpt2jax.data import make_tokenizer
 from gpt2jax.data.rows import Rows
@@ -36,9 +36,8 @@ def make_rows(cross_documents=False):
 
 
 def tiny_run(kind, batch_size=3, **changes):
-    config = tiny_config(
-        objective__kind=kind, data__length=LENGTH, evaluation__batch_size=batch_size, objective__rate=0.3, **changes
-    )
+    options = {'data__length': LENGTH, 'evaluation__batch_size': batch_size, 'objective__rate': 0.3}
+    config = tiny_config(**options | model_for(kind) | changes, objective__kind=kind)
     setup = one_device_setup(config)
     return setup, setup.initial_state().params
 

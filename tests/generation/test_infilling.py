@@ -5,7 +5,7 @@ import io
 import jax
 import numpy as np
 import pytest
-from helpers import tiny_config
+from helpers import model_for, tiny_config
 from rich.console import Console
 
 from gpt2jax.data import make_tokenizer
@@ -74,10 +74,11 @@ def test_only_text_is_drawn_and_all_of_it(model):
         ('prefix', 'prefix', ['causal']),
         ('hybrid', 'causal', ['infilling']),
         ('span_corruption', 'answer', []),
+        ('permutation', 'causal', ['infilling']),
     ],
 )
 def test_texts_are_drawn_in_the_way_that_was_learnt(kind, method, others):
-    config = tiny_config(objective__kind=kind)
+    config = tiny_config(objective__kind=kind, **model_for(kind))
     assert choose_method(config, 'auto') == method
     for other in METHODS:
         if other in (method, *others):
@@ -93,7 +94,8 @@ def test_a_run_that_switches_draws_as_its_last_objective():
 
 @pytest.mark.parametrize('kind', OBJECTIVES)
 def test_every_objective_has_samples_that_say_what_they_are(kind):
-    config = tiny_config(objective__kind=kind, sampling__max_new_tokens=6, sampling__num_samples=2)
+    settings = {'sampling__max_new_tokens': 6, 'sampling__num_samples': 2}
+    config = tiny_config(objective__kind=kind, **settings, **model_for(kind))
     model, out = make_model(config.model), io.StringIO()
     params = model.init(jax.random.key(0))
     samples = sample_texts(model, params, TOKENIZER, config, 'to', 0, Console(file=out, width=200))

@@ -5,7 +5,7 @@ import functools
 import jax
 import numpy as np
 import pytest
-from helpers import XLNET, in_pairs, largest_difference, one_device_setup, random_batch, tiny_config
+from helpers import in_pairs, largest_difference, model_for, one_device_setup, random_batch, tiny_config
 
 from gpt2jax.data import vocabulary_of
 from gpt2jax.models import make_model
@@ -30,11 +30,6 @@ VARIANTS = {
 }
 QUERIED = 'place', 'order', 'segment'
 each_variant = pytest.mark.parametrize('name', VARIANTS)
-
-
-def model_for(kind):
-    """What a model must be for an objective that not every one can serve."""
-    return XLNET if kind == 'permutation' else {}
 
 
 def config_of(name, **changes):
