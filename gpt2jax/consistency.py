@@ -100,10 +100,6 @@ def check_lengths(config: ConfigDict) -> None:
             f'config.evaluation.stride = {stride} and config.evaluation.context = {context}: with '
             f'config.data.whole_documents both are config.data.length = {config.data.length}'
         )
-    if context % max(config.sharding.context, 1):
-        raise UserError(
-            f'config.sharding.context = {config.sharding.context} does not divide config.evaluation.context = {context}'
-        )
 
 
 def check_vocabulary(config: ConfigDict) -> None:
@@ -267,9 +263,10 @@ def check_mesh(config: ConfigDict) -> None:
             f'config.sharding.{" x ".join(AXES)} = {" x ".join(map(str, given))}: only one of them can take what is '
             'left (-1); data does unless it is set'
         )
-    context, length = max(config.sharding.context, 1), config.data.length
-    if length % context:
-        raise UserError(f'config.sharding.context = {context} does not divide config.data.length = {length}')
+    context, lengths = max(config.sharding.context, 1), {'data.length': config.data.length}
+    for key, length in (lengths | {'evaluation.context': config.evaluation.context}).items():
+        if length % context:
+            raise UserError(f'config.sharding.context = {context} does not divide config.{key} = {length}')
     tensor, kv_heads = max(config.sharding.tensor, 1), config.model.attention.num_kv_heads
     if attends(config.model) and kv_heads % tensor:
         raise UserError(

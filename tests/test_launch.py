@@ -87,6 +87,8 @@ def test_every_flag_of_the_issue_exists(capsys):
             'top_k',
             'top_p',
             'method',
+            'beams',
+            'length_penalty',
         },
         'fill': {
             'workdir',
@@ -288,11 +290,13 @@ def test_runs_that_are_one_program_are_called_with_their_folders(capsys, command
 def test_evaluate_prepare_and_describe_are_called(capsys, commands):
     run(capsys, 'evaluate', '--workdir=runs/x', '--split=test', '--step=12')
     run(capsys, 'evaluate', '--suite=blimp:pairs', '--suite=cloze')
+    run(capsys, 'evaluate', '--stride=32', '--context=128')
     run(capsys, 'prepare', RECIPE)
     run(capsys, 'describe', RECIPE)
-    assert [name for name, _ in commands.calls] == ['evaluate', 'evaluate', 'prepare', 'describe']
-    assert commands.calls[0][1] == ('runs/x', 'test', '12', [])
-    assert commands.calls[1][1] == ('runs/laptop', 'validation', 'best', ['blimp:pairs', 'cloze'])
+    assert [name for name, _ in commands.calls] == ['evaluate', 'evaluate', 'evaluate', 'prepare', 'describe']
+    assert commands.calls[2][1] == ('runs/laptop', 'validation', 'best', [], 32, 128)
+    assert commands.calls[0][1] == ('runs/x', 'test', '12', [], 0, 0)
+    assert commands.calls[1][1] == ('runs/laptop', 'validation', 'best', ['blimp:pairs', 'cloze'], 0, 0)
 
 
 @pytest.mark.parametrize(

@@ -38,7 +38,8 @@ def make_scorer(subject: Subject) -> Scorer:
         raise UserError(f'--suite=harness: a model of the objective {subject.kinds[0]} gives a text no score')
     scorer = make_scorers(subject)[mode]
     if mode == 'causal':
-        return Scorer(mode, Continuation(subject, BATCH_TOKENS, scorer.engine.prefix))
+        engine = scorer.engine
+        return Scorer(mode, Continuation(subject, BATCH_TOKENS, engine.model, engine.prefix))
     return scorer
 
 
