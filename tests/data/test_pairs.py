@@ -178,7 +178,7 @@ def test_words_are_dealt_by_shares_and_each_to_one_split():
     words = [f'word{i}' for i in range(1000)]
     dealt = {split: cmudict.words_of(split, words) for split in ('train', 'validation', 'test')}
     assert {split: len(found) for split, found in dealt.items()} == {'train': 900, 'validation': 50, 'test': 50}
-    assert sorted(sum(dealt.values(), [])) == sorted(words)
+    assert sorted(word for found in dealt.values() for word in found) == sorted(words)
     assert dealt['test'] == cmudict.words_of('test', words[::-1])
 
 

@@ -231,7 +231,9 @@ def test_an_empty_split_is_refused(tmp_path):
 def test_what_cannot_work_is_refused_before_any_work(tmp_path, source):
     with pytest.raises(UserError, match=r'data\.tokenizer'):
         prepare('text', source, 'text', 'gpt5', tmp_path / 'data', announce=silent)
-    with pytest.raises(UserError, match=r"data\.corpus = 'shakespear'.*cmudict, gutenberg, pairs, shakespeare, text, tfds:NAME"):
+    with pytest.raises(
+        UserError, match=r"data\.corpus = 'shakespear'.*cmudict, gutenberg, pairs, shakespeare, text, tfds:NAME"
+    ):
         prepare('shakespear', '', 'text', 'bytes', tmp_path / 'data', announce=silent)
     (tmp_path / 'file').write_text('')
     with pytest.raises(UserError, match=r'data\.directory'):

@@ -120,7 +120,7 @@ def test_every_source_is_answered_as_alone_and_in_its_place(subject_of, monkeypa
         written = subject.tokenizer.decode(until_end(ids[0], subject.tokenizer, True))
         assert item['answer'].split()[:16] == written.split()
         assert item['targets'] == (item['source'][::-1],)
-    assert 0 < result.figures['unit_error_rate']
+    assert result.figures['unit_error_rate'] > 0
     assert 'greedy' in result.lines[-1]
 
 

@@ -28,7 +28,7 @@ def identity(rows=2, length=LENGTH):
     return dict(objective.evaluations())['likelihood'](random_batch(rows, length), jax.random.key(0), 1.0)
 
 
-@pytest.mark.parametrize('changes', [{}, {'model__norm__placement': 'pre'}, {'model__scan_layers': True}])
+@pytest.mark.parametrize('changes', [{}, {'model__norm__placement': 'pre', 'model__scan_layers': True}])
 def test_a_query_sees_what_comes_before_it_in_the_order_and_neither_itself_nor_anything_else(changes):
     example = permuted()
     verdict = check_light_cone(model_of(**changes), example)
@@ -118,7 +118,7 @@ def test_the_layers_in_a_loop_or_computed_again_are_the_same_function():
 
     def gradient(**changes):
         model = model_of(**dropout, **changes)
-        return jax.grad(lambda p: jnp.sum(model.apply(p, example, dropout_key=key)[0] ** 3))(params)
+        return jax.jit(jax.grad(lambda p: jnp.sum(model.apply(p, example, dropout_key=key)[0] ** 3)))(params)
 
     plain = gradient()
     for changes in ({'model__scan_layers': True}, {'model__remat': 'full'}, {'model__remat': 'dots'}):
@@ -155,6 +155,7 @@ def test_queries_read_the_memory_of_their_document_and_no_gradient_goes_there():
     first = first.replace(segment=whole, queries=first.queries.replace(segment=whole))
     fresh, carry = model.apply(params, first, model.init_memory(1))
 
+    @jax.jit
     def summed(layers, example):
         return jnp.sum(model.apply(params, example, carry.replace(layers=layers))[0] ** 2)
 
@@ -194,12 +195,13 @@ def test_a_rolling_cache_reads_as_many_tokens_as_it_has_slots():
     assert model.rolling
     params, slots = noisy_params(model, 0), 5
     asked = make_objective(tiny_config(**SMALL, objective__kind='permutation')).asked(model)
+    read = jax.jit(asked.apply)
     example = identity(rows=1).replace(queries=None)
     example = example.replace(segment=jnp.ones_like(example.segment))
     carry, found = asked.init_carry(1, slots), []
     for place in range(LENGTH):
         part = jax.tree.map(lambda a, p=place: a[:, p : p + 1] if a.ndim == 2 else a, example)
-        hidden, carry = asked.apply(params, part.replace(visibility='permuted'), carry)
+        hidden, carry = read(params, part.replace(visibility='permuted'), carry)
         found.append(hidden[:, 0])
     for end in (3, 5, 6, LENGTH):
         start = max(0, end - slots)
@@ -215,6 +217,7 @@ def test_a_hidden_token_is_told_by_both_sides_and_not_by_itself():
     ids_BL = jnp.asarray(random_batch(1, LENGTH)['tokens'][:, :-1])
     place = 4
 
+    @jax.jit
     def hidden_at(ids_BL):
         return asked.apply(params, text_example(ids_BL, jnp.array([LENGTH]), 'full'))[0][:, place]
 
