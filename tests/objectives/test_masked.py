@@ -40,7 +40,9 @@ def text(rows, length=LENGTH, seed=0, borders=0.0, words=0.4):
     begins_BL = starts_BL | (random.random(shape) < words)
     begins_BL[:, 0] = True
     segment_BL = 1 + np.cumsum(starts_BL, axis=1, dtype=np.int32)
-    return {'tokens': tokens_BL, 'segment': segment_BL, 'begins': begins_BL, 'row': np.arange(rows, dtype=np.int32)}
+    index_B = np.arange(rows, dtype=np.int32)
+    texts = {'tokens': tokens_BL, 'segment': segment_BL, 'begins': begins_BL}
+    return texts | {'continues': np.zeros(rows, bool), 'row': index_B}
 
 
 def padded(batch):
