@@ -17,7 +17,7 @@ from gpt2jax.training.step import make_example
 
 STEPS, KEEP = 8, 3
 MODELS = {
-    'lstm': {'model__architecture': 'lstm', 'model__recurrent__hidden_drop': 0.1},
+    'lstm': {'model__architecture': 'lstm', 'model__recurrent__hidden_drop': 0.1, 'model__init__std': 0.3},
     'transformer_xl': {
         'model__architecture': 'transformer_xl',
         'model__position__kind': 'relative',
