@@ -337,4 +337,7 @@ def test_it_refuses_to_be_cut_over_the_length():
 
 
 def test_keys_of_parts_that_it_does_not_have_are_not_read():
-    lstm_config(model__width=25, model__attention__num_heads=4, model__position__kind='rotary')
+    plain = lstm_config(model__width=25)
+    other = lstm_config(model__width=25, model__attention__num_heads=4, model__position__kind='rotary')
+    params = [make_model(config.model).init(jax.random.key(0)) for config in (plain, other)]
+    assert largest_difference(*params) == 0
