@@ -211,5 +211,5 @@ def test_a_recipe_argument_that_cannot_be_read_is_refused(argument, message):
 
 
 def test_the_tree_stays_small_enough_to_read():
-    assert len(flatten(default_config())) <= 134
+    assert len(flatten(default_config())) <= 131
     assert len(Path(config_module.__file__).read_text().splitlines()) <= 300
