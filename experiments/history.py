@@ -18,7 +18,7 @@ tokens are not equal work: read the column of FLOPs, and that of seconds.
 
     python launch.py study --experiment=experiments/history.py
 
-18 runs of two to six minutes each on two cores.
+18 runs. Half as long ones took two to six minutes each, on one core of a machine that other work shared.
 """
 
 from gpt2jax.studies import Study, arm, chain, recipe_arm
