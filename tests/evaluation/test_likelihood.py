@@ -130,7 +130,7 @@ def test_an_objective_has_the_figures_that_mean_something_for_it(kind, score, ot
 
 def test_every_objective_says_how_it_is_measured():
     for kind in OBJECTIVES:
-        assert make_measures(tiny_config(objective__kind=kind), lossless=True)
+        assert make_measures(tiny_config(objective__kind=kind, **model_for(kind)), lossless=True)
 
 
 @pytest.mark.parametrize(
