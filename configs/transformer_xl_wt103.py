@@ -5,10 +5,12 @@
 
 Published: 24.0 perplexity a word on the test split (table 1), of their released settings
 (github.com/kimiyoung/transformer-xl, pytorch/run_wt103_base.sh: 24.03), which these are: rows and memory of 150 in
-training, and in evaluation 64 targets, a memory of 640 and distances clamped at 400. Training never sees a distance
-beyond 299, so that the clamp can stand in the recipe. Two things differ. Their evaluation gives every target equally
-many keys; here later targets of a row see up to 63 more. And the split is this program's own, by the hash of a text,
-where theirs is the corpus's: a perplexity of this recipe is near theirs, and not to be put beside it.
+training, and in evaluation 64 targets, a memory of 640, distances clamped at 400 and 640 keys for every target
+(`--same_length`, here a window). Training never sees a distance beyond 299, so that the clamp and the window can stand
+in the recipe. Two things differ. Dropout is where all models here have it, behind the embedding and on what each
+sub-layer adds, and theirs also inside the feed-forward, on the waves of the distances and on the output. And the split
+is this program's own, by the hash of a text, where theirs is the corpus's: a perplexity of this recipe is near theirs,
+and not to be put beside it.
 
 The tokens are words, so there are no bits per byte; the adaptive softmax keeps all 267,735 of them affordable. The
 paper trains on 4 GPUs for 200,000 steps of 9,000 tokens, 100 epochs or so.
@@ -32,6 +34,7 @@ TRANSFORMER_XL = {
     'model.embedding.scale': True,
     'model.attention.num_heads': 10,
     'model.attention.bias': False,
+    'model.attention.window': 640,
     'model.feedforward.kind': 'relu',
     'model.feedforward.width': 2100,
     'model.norm.placement': 'post',

@@ -25,19 +25,8 @@ class Prefix(Objective):
 
     def __call__(self, batch, key, progress) -> Example:
         segment_BL = batch['segment'][:, :-1]
-        position_BL = position_in_segment(segment_BL)
         prefix_BL = jax.vmap(self._prefix)(row_keys(key, batch['row']), segment_BL)
-        predicts_BL = (batch['segment'][:, 1:] > 0) & (position_BL >= prefix_BL - 1)
-        return Example(
-            inputs=batch['tokens'][:, :-1],
-            targets=batch['tokens'][:, 1:],
-            weights=predicts_BL.astype(jnp.float32),
-            order=jnp.maximum(position_BL - prefix_BL + 1, 0),
-            segment=segment_BL,
-            position=position_BL,
-            row=batch['row'],
-            visibility='prefix',
-        )
+        return behind_prefix(batch, prefix_BL)
 
     def _prefix(self, key: Array, segment_L: Array) -> Array:
         """[L] int32: how many tokens the prefix of each token's document has."""
@@ -48,3 +37,26 @@ class Prefix(Objective):
         else:
             prefix_S = jax.random.randint(key, (S,), 1, length_S + 1)
         return jnp.maximum(prefix_S, 1)[segment_L]
+
+
+def behind_prefix(batch, prefix_BL: Array, answers: int = 0) -> Example:
+    """What follows each document's prefix is predicted, in its order; the prefix is seen in both directions.
+
+    Args:
+      prefix_BL: how many tokens the prefix of each token's document has; a document that is shorter has no predictions.
+      answers: the most predictions that a row has; 0: any number.
+    """
+    segment_BL = batch['segment'][:, :-1]
+    position_BL = position_in_segment(segment_BL)
+    predicts_BL = (batch['segment'][:, 1:] > 0) & (position_BL >= prefix_BL - 1)
+    return Example(
+        inputs=batch['tokens'][:, :-1],
+        targets=batch['tokens'][:, 1:],
+        weights=predicts_BL.astype(jnp.float32),
+        order=jnp.maximum(position_BL - prefix_BL + 1, 0),
+        segment=segment_BL,
+        position=position_BL,
+        row=batch['row'],
+        visibility='prefix',
+        answers=answers,
+    )

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 from jax import Array
 
 from gpt2jax.objectives.example import Example, Objective, position_in_segment
+from gpt2jax.objectives.prefix import behind_prefix
 
 
 class Seq2Seq(Objective):
@@ -29,20 +30,8 @@ class Seq2Seq(Objective):
 
     def __call__(self, batch, key, progress) -> Example:
         tokens_BL, segment_BL = batch['tokens'][:, :-1], batch['segment'][:, :-1]
-        position_BL = position_in_segment(segment_BL)
         prefix_BL = jax.vmap(self._prefix)(tokens_BL, segment_BL)
-        predicts_BL = (batch['segment'][:, 1:] > 0) & (position_BL >= prefix_BL - 1)
-        return Example(
-            inputs=tokens_BL,
-            targets=batch['tokens'][:, 1:],
-            weights=predicts_BL.astype(jnp.float32),
-            order=jnp.maximum(position_BL - prefix_BL + 1, 0),
-            segment=segment_BL,
-            position=position_BL,
-            row=batch['row'],
-            visibility='prefix',
-            answers=self.num_predictions(tokens_BL.shape[1]),
-        )
+        return behind_prefix(batch, prefix_BL, self.num_predictions(tokens_BL.shape[1]))
 
     def _prefix(self, tokens_L: Array, segment_L: Array) -> Array:
         """[L] int32: how many tokens each document has up to its <|sep|>, that included; without one: more than L."""

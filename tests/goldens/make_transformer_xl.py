@@ -33,10 +33,12 @@ COMMON = {
     'pre_lnorm': False,
     'untie_r': True,
 }
-# One table for all ids; and clusters each half as wide as the one before, with distances beyond 14 as this one.
+# One table for all ids; clusters each half as wide as the one before, with distances beyond 14 as this one; and as many
+# keys for every token.
 CASES = {
     'transformer_xl': {'d_embed': 24, 'div_val': 1, 'clamp_len': -1},
     'transformer_xl_clusters': {'d_embed': 20, 'div_val': 2, 'clamp_len': 14},
+    'transformer_xl_same_length': {'d_embed': 24, 'div_val': 1, 'clamp_len': -1, 'same_length': True},
 }
 
 

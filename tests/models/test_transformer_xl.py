@@ -33,6 +33,7 @@ CASES = {
         'model__embedding__width': 20,
         'model__position__clamp_length': 14,
     },
+    'transformer_xl_same_length': {'model__head__divisor': 1.0, 'model__attention__window': 12},
 }
 
 
