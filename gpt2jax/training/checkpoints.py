@@ -221,8 +221,11 @@ class Checkpoints:
                 self._folders.remove(step)
 
     def _failure(self, step: int, error: Exception) -> UserError:
-        """What to tell about a save that failed; what it has written is removed."""
-        if self._peers.index == 0:
+        """What to tell about a save that failed; what it has written is removed.
+
+        Where others may still be writing, the next save removes it: they would fail too, and hide the reason.
+        """
+        if self._peers.count == 1:
             remove_folder(self._folders.unfinished(step))
         if isinstance(error, UserError):
             reason = str(error)

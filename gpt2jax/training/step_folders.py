@@ -70,7 +70,7 @@ class StepFolders:
     def space(self) -> str:
         """How much is free, in words."""
         existing = next(path for path in (self.directory, *self.directory.parents) if path.exists())
-        return f'{describe_bytes(shutil.disk_usage(existing).free)} free there without it'
+        return f'{describe_bytes(shutil.disk_usage(existing).free)} free there'
 
 
 class BucketFolders(StepFolders):

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import jax
 import jax.numpy as jnp
@@ -15,6 +16,7 @@ import numpy as np
 import pytest
 
 from gpt2jax.errors import UserError
+from gpt2jax.processes import ALONE
 from gpt2jax.training import step_folder
 from gpt2jax.training.checkpoints import Checkpoints
 
@@ -361,6 +363,24 @@ def test_an_error_in_the_background_is_told_and_the_last_step_stays(store, monke
     store.wait()
     save(store, 3)
     assert restore(store)[0] == 3
+
+
+def test_a_save_that_fails_beside_another_process_leaves_the_folder_to_it_until_the_next(store, monkeypatch):
+    """That process may still be writing: without its folder it would end with a reason of its own."""
+    save(store, 1)
+
+    def refuse(name, error):
+        raise UserError(error)
+
+    monkeypatch.setattr(store, '_peers', SimpleNamespace(index=0, count=2, agree=refuse))
+    with monkeypatch.context() as patch:
+        patch.setattr(step_folder, 'finish_writing', lambda *arguments: refuse('', 'it failed'))
+        with pytest.raises(UserError, match='it failed'):
+            save(store, 2)
+    assert {path.name for path in store.directory.iterdir()} == {'1', '2.partial'}
+    monkeypatch.setattr(store, '_peers', ALONE)
+    save(store, 3)
+    assert {path.name for path in store.directory.iterdir()} == {'1', '3'}
 
 
 def test_a_disk_too_full_is_refused_before_anything_is_written(store, monkeypatch):
