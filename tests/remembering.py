@@ -1,11 +1,9 @@
 """Rows that go on from each other, for tests of models with a memory of earlier rows."""
 
-import functools
-
 import jax
 import jax.numpy as jnp
 import numpy as np
-from helpers import tiny_config
+from helpers import compiled, tiny_config
 
 from gpt2jax.models import make_model
 from gpt2jax.objectives import Example
@@ -46,9 +44,6 @@ def continuing(ids_BL, segment_BL=None, continues: bool = True) -> Example:
         visibility='causal',
         continues=jnp.full(len(ids_BL), continues),
     )
-
-
-compiled = functools.cache(lambda model: jax.jit(model.apply))
 
 
 def read(model, params, examples, carry):

@@ -6,7 +6,7 @@ One JSON object: {name of the run: {'losses': [...], 'difference': largest diffe
 those to evaluate, from the run on one device, 'evaluated': difference of what is measured, 'spread': largest movement
 of a parameter, 'whole': the large matrices that were not cut, 'collectives': [kind, dtype, size, where from] of the
 step}}. Runs are named 'KIND: MESH', and compared with 'KIND: one device'. The default is a choice in which each axis
-meets each objective and each way to compute; 'all' is every mesh with every objective.
+meets each objective and each way to compute; 'all' is every mesh.
 """
 
 import functools
@@ -95,63 +95,6 @@ KINDS = {
         {'model__attention__dropout': 0.0, 'objective__kind': 'masked', 'model__num_layers': 1},
         {'fsdp 4 x context 2': mesh(fsdp=4, context=2) | RING},
     ),
-    # Memories of the rows before.
-    'lstm': (
-        {
-            'model__architecture': 'lstm',
-            'data__order': 'contiguous',
-            'model__recurrent__weight_drop': 0.2,
-            'model__recurrent__hidden_drop': 0.2,
-            'model__recurrent__word_drop': 0.1,
-        },
-        {
-            'data 8': mesh(data=8),
-            'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT,
-            'fsdp 2 x tensor 4': mesh(fsdp=2, tensor=4),
-        },
-    ),
-    'transformer_xl': (
-        {
-            'model__architecture': 'transformer_xl',
-            'model__memory_length': 24,
-            'model__position__kind': 'relative',
-            'model__head__cutoffs': '60,150',
-            'model__head__divisor': 2.0,
-            'data__order': 'contiguous',
-        },
-        {
-            'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT,
-            'fsdp 4 x tensor 2, scan': mesh(fsdp=4, tensor=2) | SCAN,
-        },
-    ),
-    # Two streams, and an order that is drawn.
-    'xlnet': (
-        {
-            **XLNET,
-            'model__memory_length': 12,
-            'objective__kind': 'permutation',
-            'objective__rate': 0.3,
-            'data__order': 'contiguous',
-        },
-        {
-            'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT,
-            'fsdp 4 x tensor 2, scan': mesh(fsdp=4, tensor=2) | SCAN,
-        },
-    ),
-    'encoder_decoder': (
-        {
-            'model__architecture': 'encoder_decoder',
-            'objective__kind': 'span_corruption',
-            'objective__rate': 0.3,
-            'model__num_layers': 1,
-            'model__encoder_layers': 2,
-            'model__embedding__shared': False,
-        },
-        {
-            'data 2 x fsdp 4, accumulation 2': mesh(data=2, fsdp=4) | CUT,
-            'fsdp 4 x tensor 2, scan': mesh(fsdp=4, tensor=2) | SCAN,
-        },
-    ),
     # Blocks of 128, interpreted on CPU.
     'splash': (
         {
@@ -163,6 +106,44 @@ KINDS = {
         },
         {'data 2 x context 2 x tensor 2, scan': mesh(2, 1, 2, 2) | SCAN | {'model__attention__kernel': 'splash'}},
     ),
+}
+
+# What is trained of the rest of the family: with memories of the rows before; with two streams and a drawn order.
+FAMILY = {
+    'lstm': {
+        'model__architecture': 'lstm',
+        'data__order': 'contiguous',
+        'model__recurrent__weight_drop': 0.2,
+        'model__recurrent__hidden_drop': 0.2,
+        'model__recurrent__word_drop': 0.1,
+    },
+    'transformer_xl': {
+        'model__architecture': 'transformer_xl',
+        'model__memory_length': 24,
+        'model__position__kind': 'relative',
+        'model__head__cutoffs': '60,150',
+        'model__head__divisor': 2.0,
+        'data__order': 'contiguous',
+    },
+    'xlnet': {
+        **XLNET,
+        'model__memory_length': 12,
+        'objective__kind': 'permutation',
+        'objective__rate': 0.3,
+        'data__order': 'contiguous',
+    },
+    'encoder_decoder': {
+        'model__architecture': 'encoder_decoder',
+        'objective__kind': 'span_corruption',
+        'objective__rate': 0.3,
+        'model__num_layers': 1,
+        'model__encoder_layers': 2,
+        'model__embedding__shared': False,
+    },
+}
+KINDS |= {
+    kind: (changes, {'data 2 x fsdp 2 x tensor 2, accumulation 2': mesh(data=2, fsdp=2, tensor=2) | CUT})
+    for kind, changes in FAMILY.items()
 }
 MESHES = {
     'data 8': mesh(data=8),
@@ -180,11 +161,19 @@ WAYS = {'': {}, ', scan': SCAN, ', dots': DOTS, ', accumulation 2': CUT, ', scan
 
 
 def every_mesh():
-    """Every mesh with every objective, the ways to compute dealt out in turn."""
-    ways, kinds = itertools.cycle(WAYS.items()), {}
-    for kind in ('causal', 'masked', 'prefix', 'hybrid', 'span_corruption'):
-        runs = {name + way: changes | how for (name, changes), (way, how) in zip(MESHES.items(), ways, strict=False)}
+    """Every mesh with some of the objectives and every objective with some of the meshes, the ways to compute dealt
+    out in turn; the family on others than those of the default.
+    """
+    ways, kinds, meshes = itertools.cycle(WAYS.items()), {}, list(MESHES.items())
+    for place, kind in enumerate(('causal', 'masked', 'prefix', 'hybrid', 'span_corruption')):
+        dealt = zip(meshes[place % 3 :: 3], ways, strict=False)
+        runs = {name + way: changes | how for (name, changes), (way, how) in dealt}
         kinds[kind] = ({'objective__kind': kind, 'objective__rate': 0.3}, runs)
+    for kind, changes in FAMILY.items():
+        runs = {'data 8': mesh(data=8), 'fsdp 2 x tensor 4': mesh(fsdp=2, tensor=4)}
+        if kind != 'lstm':
+            runs = {'fsdp 4 x tensor 2, scan': mesh(fsdp=4, tensor=2) | SCAN}
+        kinds[kind] = changes, runs
     return kinds
 
 

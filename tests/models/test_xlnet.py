@@ -4,7 +4,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from helpers import XLNET, causal_example, example_of, largest_difference, random_batch, tiny_config
+from helpers import XLNET, causal_example, compiled, example_of, largest_difference, random_batch, tiny_config
 
 from gpt2jax.evaluation.light_cone import check_light_cone, expected_cone, light_cone, noisy_params
 from gpt2jax.models import make_model
@@ -63,12 +63,12 @@ def test_the_identity_permutation_is_causal():
     params = noisy_params(model, 0)
     place_BP = jnp.arange(1, LENGTH)[None]
     drawn = chain.replace(visibility='permuted', queries=Queries(place_BP, place_BP, jnp.ones_like(place_BP)))
-    by_chain, _ = model.apply(params, chain)
-    by_order, _ = model.apply(params, drawn)
+    by_chain, _ = compiled(model)(params, chain)
+    by_order, _ = compiled(model)(params, drawn)
     np.testing.assert_allclose(by_chain[:, :-1], by_order, atol=1e-5)
     for end in (1, 5, LENGTH):
         cut = jax.tree.map(lambda a, end=end: a[:, :end] if a.ndim == 2 else a, chain)
-        alone, _ = model.apply(params, cut)
+        alone, _ = compiled(model)(params, cut)
         np.testing.assert_allclose(alone[:, -1], by_chain[:, end - 1], atol=1e-5)
 
 
@@ -76,21 +76,21 @@ def test_the_content_stream_does_not_notice_the_queries():
     """So that a model that was trained with them reads a text without."""
     model, example = model_of(), permuted()
     params = noisy_params(model, 0)
-    hidden, _ = model.apply(params, example.replace(queries=None))
+    hidden, _ = compiled(model)(params, example.replace(queries=None))
     some = jax.tree.map(lambda a: a[:, :1], example.queries)
-    one, _ = model.apply(params, example.replace(queries=some))
-    all_of_them, _ = model.apply(params, example)
+    one, _ = compiled(model)(params, example.replace(queries=some))
+    all_of_them, _ = compiled(model)(params, example)
     np.testing.assert_allclose(one, all_of_them[:, :1], atol=1e-5)
     assert hidden.shape == (*example.inputs.shape, 16)
 
 
 def test_queries_know_where_their_token_stands():
     model, example = model_of(), permuted()
-    hidden, _ = model.apply(noisy_params(model, 0), example)
+    hidden, _ = compiled(model)(noisy_params(model, 0), example)
     first, second = hidden[0, 0], hidden[0, 1]
     assert float(jnp.max(jnp.abs(first - second))) > 0.01
     moved = example.queries.replace(place=example.queries.place[:, ::-1])
-    other, _ = model.apply(noisy_params(model, 0), example.replace(queries=moved))
+    other, _ = compiled(model)(noisy_params(model, 0), example.replace(queries=moved))
     assert float(jnp.max(jnp.abs(hidden - other))) > 0.01
 
 
@@ -103,9 +103,9 @@ def test_token_types_are_compared_and_not_added():
 
     def hidden_of(flip):
         queries = example.queries.replace(token_type=flip(type_BP))
-        return model.apply(params, example.replace(token_type=flip(type_BL), queries=queries))[0]
+        return compiled(model)(params, example.replace(token_type=flip(type_BL), queries=queries))[0]
 
-    untyped, _ = model.apply(params, example)
+    untyped, _ = compiled(model)(params, example)
     assert largest_difference(hidden_of(lambda t: t), hidden_of(lambda t: 1 - t)) == 0
     assert largest_difference(hidden_of(lambda t: t), untyped) > 0.01
     np.testing.assert_allclose(hidden_of(jnp.zeros_like), untyped, atol=1e-5)
@@ -153,7 +153,7 @@ def test_queries_read_the_memory_of_their_document_and_no_gradient_goes_there():
     first = identity(rows=1)
     whole = jnp.ones_like(first.segment)
     first = first.replace(segment=whole, queries=first.queries.replace(segment=whole))
-    fresh, carry = model.apply(params, first, model.init_memory(1))
+    fresh, carry = compiled(model)(params, first, model.init_memory(1))
 
     @jax.jit
     def summed(layers, example):
@@ -162,11 +162,11 @@ def test_queries_read_the_memory_of_their_document_and_no_gradient_goes_there():
     for continues in (True, False):
         gradient = jax.grad(summed)(carry.layers, continuing(first, continues))
         assert all(bool(jnp.any(g != 0)) == continues for g in gradient)
-    alone, _ = model.apply(params, continuing(first, continues=False), carry)
+    alone, _ = compiled(model)(params, continuing(first, continues=False), carry)
     np.testing.assert_allclose(alone, fresh, atol=1e-5)
     other = first.queries.replace(segment=2 * whole)  # of a document that begins in this row
     masked = continuing(first.replace(segment=2 * whole, queries=other))
-    hidden, _ = model.apply(params, masked, carry)
+    hidden, _ = compiled(model)(params, masked, carry)
     np.testing.assert_allclose(hidden, fresh, atol=1e-5)
     through = jax.grad(lambda p: jnp.sum(jnp.stack(model.apply(p, first, model.init_memory(1))[1].layers)))(params)
     assert not any(bool(jnp.any(g != 0)) for g in jax.tree.leaves(through))
@@ -180,11 +180,11 @@ def test_decoding_token_by_token_asks_what_the_chain_rule_does():
     example = example.replace(segment=whole, queries=None)
     objective = make_objective(tiny_config(**SMALL, objective__kind='permutation'))
     asked = objective.asked(model)
-    expected, _ = asked.apply(params, example)
+    expected, _ = compiled(asked)(params, example)
     carry, found = asked.init_carry(2, LENGTH), []
     for start, end in ((0, 4), (4, 5), (5, 6), (6, LENGTH)):
         part = jax.tree.map(lambda a, s=start, e=end: a[:, s:e] if a.ndim == 2 else a, example)
-        hidden, carry = asked.apply(params, part.replace(visibility='permuted'), carry)
+        hidden, carry = compiled(asked)(params, part.replace(visibility='permuted'), carry)
         found.append(hidden)
     np.testing.assert_allclose(jnp.concatenate(found, axis=1), expected, atol=1e-5)
 
@@ -195,18 +195,17 @@ def test_a_rolling_cache_reads_as_many_tokens_as_it_has_slots():
     assert model.rolling
     params, slots = noisy_params(model, 0), 5
     asked = make_objective(tiny_config(**SMALL, objective__kind='permutation')).asked(model)
-    read = jax.jit(asked.apply)
     example = identity(rows=1).replace(queries=None)
     example = example.replace(segment=jnp.ones_like(example.segment))
     carry, found = asked.init_carry(1, slots), []
     for place in range(LENGTH):
         part = jax.tree.map(lambda a, p=place: a[:, p : p + 1] if a.ndim == 2 else a, example)
-        hidden, carry = read(params, part.replace(visibility='permuted'), carry)
+        hidden, carry = compiled(asked)(params, part.replace(visibility='permuted'), carry)
         found.append(hidden[:, 0])
     for end in (3, 5, 6, LENGTH):
         start = max(0, end - slots)
         part = jax.tree.map(lambda a, s=start, e=end: a[:, s:e] if a.ndim == 2 else a, example)
-        alone, _ = asked.apply(params, part)
+        alone, _ = compiled(asked)(params, part)
         np.testing.assert_allclose(alone[:, -1], found[end - 1], atol=1e-5)
 
 
