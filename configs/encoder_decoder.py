@@ -6,6 +6,9 @@ The same data, tokens, width and optimizer as the GPT-2 of configs/laptop.py, so
 layers read a text of which 15 % is hidden, in spans of three tokens on average, and two write what is hidden. Of a row
 of 128 places these read the 38 at most that are predicted. Its measure is the nats of a token of the spans, which is
 not comparable with bits per byte; with `--config.objective.kind=prefix` the same model has these too.
+
+In runs of half as many steps, with a schedule of that length (docs/studies/history.md), three seeds had 4.713 nats per
+token of the spans, from 4.701 to 4.731.
 """
 
 from gpt2jax.config import recipe
