@@ -3,6 +3,7 @@
 import functools
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax.sharding import AxisType
 
@@ -87,7 +88,7 @@ def causal_example(rows: int, length: int, **options):
 def example_of(kind: str, batch, seed: int = 0, progress: float = 1.0, **changes):
     """What the objective of a tiny config makes of a batch."""
     objective = make_objective(tiny_config(objective__kind=kind, **changes))
-    return jax.jit(objective)(batch, jax.random.key(seed), progress)
+    return objective(jax.tree.map(jnp.asarray, batch), jax.random.key(seed), progress)
 
 
 compiled = functools.cache(lambda model: jax.jit(model.apply))  # operation by operation it takes several times as long
