@@ -18,8 +18,8 @@ tokens are not equal work: read the column of FLOPs, and that of seconds.
 
     python launch.py study --experiment=experiments/history.py
 
-18 runs of four to six minutes each, on one core of a machine that other work shared, and of measuring one to eight
-minutes each: an XLNet's cloze and pseudo-likelihood take longest. What came of it is in docs/studies/history.md.
+18 runs of four to six minutes each, on one core of a machine that other work shared, and of measuring up to ten:
+an XLNet's cloze and pseudo-likelihood take longest. What came of it is in docs/studies/history.md.
 """
 
 from gpt2jax.studies import Study, arm, chain, recipe_arm
